@@ -1,0 +1,74 @@
+"""Find the best prompt for an LLM that you cannot retrain.
+
+    import stableprompt
+
+    task = stableprompt.Task.from_csv("tickets.csv", text="message", label="team")
+    result = stableprompt.tune(task, agent="smollm2-135m", target="smollm2-135m", seed=0)
+    print(result.prompt, result.test.score, result.test.low, result.test.high, result.test.n)
+
+Names are imported when they are used, so that ``stableprompt --help`` answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from stableprompt.version import __version__
+
+if TYPE_CHECKING:
+    from stableprompt.build import evaluate, resume, tune
+    from stableprompt.config import TuneConfig
+    from stableprompt.errors import (
+        ConfigError,
+        DataError,
+        ModelError,
+        RunError,
+        StablePromptError,
+    )
+    from stableprompt.tasks.bundled_tasks import load_bundled
+    from stableprompt.tasks.example import Example
+    from stableprompt.tasks.metrics import Estimate, PairedComparison
+    from stableprompt.tasks.task import Task
+    from stableprompt.tuning.records import Observer, StepRecord, TuneResult
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Estimate",
+    "Example",
+    "ModelError",
+    "Observer",
+    "PairedComparison",
+    "RunError",
+    "StablePromptError",
+    "StepRecord",
+    "Task",
+    "TuneConfig",
+    "TuneResult",
+    "__version__",
+    "evaluate",
+    "load_bundled",
+    "resume",
+    "tune",
+]
+
+_HOMES = {
+    "build": ("evaluate", "resume", "tune"),
+    "config": ("TuneConfig",),
+    "errors": ("ConfigError", "DataError", "ModelError", "RunError", "StablePromptError"),
+    "tasks.bundled_tasks": ("load_bundled",),
+    "tasks.example": ("Example",),
+    "tasks.metrics": ("Estimate", "PairedComparison"),
+    "tasks.task": ("Task",),
+    "tuning.records": ("Observer", "StepRecord", "TuneResult"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"stableprompt.{module}"), name)
+    raise AttributeError(f"module 'stableprompt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

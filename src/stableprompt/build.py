@@ -1,0 +1,259 @@
+"""From task and configuration to objects: the one place where they meet."""
+
+import platform
+import time
+from dataclasses import replace
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+
+from stableprompt.config import TuneConfig, make_config
+from stableprompt.errors import ConfigError, DataError
+from stableprompt.models.adapters import AdaptedModel, read_lora_config
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.embedded import EMBEDDED_NAME
+from stableprompt.models.loading import LoadedModel, load_model, resolve_name
+from stableprompt.models.targets.interface import TargetLLM
+from stableprompt.models.targets.local import LocalTarget
+from stableprompt.models.training import prepare_training
+from stableprompt.runs.folder import CONFIG, TASK, RunFolder
+from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.scorer import Scorer
+from stableprompt.tasks.archive import task_from_dict, task_to_dict
+from stableprompt.tasks.metrics import Estimate, accuracy_estimate
+from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits
+from stableprompt.tasks.task import Task
+from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.randomness import derive_seed
+from stableprompt.tuning.records import Observer, Silence, TuneResult
+from stableprompt.tuning.tuner import Tuner
+from stableprompt.version import __version__
+
+
+def tune(
+    task: Task,
+    *,
+    agent: str | None = None,
+    target: str | None = None,
+    run_dir: str | Path | None = None,
+    preset: str = "default",
+    observer: Observer | None = None,
+    **settings: Any,
+) -> TuneResult:
+    """Find the best prompt for a task.
+
+    Args:
+        task: Labelled examples in three splits, and the seed prompt.
+        agent: The LLM that writes prompts: embedded name, local folder or hub id.
+        target: The LLM that follows them.
+        run_dir: A new folder for everything that the run leaves behind; by default one under
+            ``runs/`` that is named after the task and the time.
+        preset: "default" or "paper".
+        observer: Told how it goes.
+        **settings: Any field of ``TuneConfig``: ``seed=1``, ``steps=30``, ``method="best-of-n"``,
+            ``ppo={"learning_rate": 1e-4}``, ...
+
+    Returns:
+        The prompt with its figures; the same is in ``result.json`` in the run folder.
+
+    Raises:
+        ConfigError: a setting is unknown, out of range, or contradicts another.
+        DataError: the task has too few examples for these settings.
+        ModelError: a model cannot be loaded.
+        RunError: the run folder holds something already.
+    """
+    named = {"agent": agent, "target": target}
+    models = {role: {"model": name} for role, name in named.items() if name is not None}
+    config = make_config(settings, models, preset=preset)
+    folder = start_run(task, config, Path(run_dir) if run_dir else default_run_dir(task))
+    return continue_run(folder, observer or Silence())
+
+
+def resume(run_dir: str | Path, *, observer: Observer | None = None) -> TuneResult:
+    """Continue a run that was interrupted, from its folder alone.
+
+    Args:
+        run_dir: What ``tune`` was given, or printed.
+        observer: Told how it goes.
+
+    Raises:
+        RunError: that is no run folder.
+        ModelError: a model cannot be loaded.
+    """
+    return continue_run(RunFolder.open(Path(run_dir)), observer or Silence())
+
+
+def default_run_dir(task: Task) -> Path:
+    """``runs/TASK-TIME``."""
+    return Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def start_run(task: Task, config: TuneConfig, path: Path) -> RunFolder:
+    """Check data against settings and write both into a new run folder; loads no model.
+
+    Raises:
+        DataError: the training split is too small for a step.
+        RunError: the folder holds something already.
+    """
+    needed = config.agent.num_demonstrations + config.reward.examples_per_step
+    if len(task.train) < needed:
+        raise DataError(
+            f"the train split has {len(task.train)} examples, a step needs {needed} "
+            f"({config.reward.examples_per_step} to score and {config.agent.num_demonstrations} "
+            "to show); add examples, or lower reward.examples_per_step"
+        )
+    folder = RunFolder.create(path)
+    folder.write_json(TASK, task_to_dict(task))
+    folder.write_json(CONFIG, config.model_dump(mode="json"))
+    return folder
+
+
+def continue_run(folder: RunFolder, observer: Observer) -> TuneResult:
+    """Load the models and run what is left of a run."""
+    task = task_from_dict(folder.read_json(TASK))
+    config = make_config(folder.read_json(CONFIG))
+    observer.on_phase("loading models")
+    agent, target = load_models(config)
+    template = template_of(config)
+    room = config.agent.max_prompt_tokens
+    task = drop_long_texts(task, target, template, room)
+    trainable = prepare_training(agent, config.ppo.learning_rate)
+    scorer = Scorer(
+        target,
+        template,
+        task.verbalizer,
+        Ledger(),
+        accuracy_weight=config.reward.accuracy_weight,
+        softmax_weight=config.reward.softmax_weight,
+    )
+    guards = Guards(
+        config.guards,
+        agent,
+        task.seed_prompt,
+        [example.text for example in task.train],
+        agent.tokenizer.all_special_tokens,
+    )
+    tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
+    return tuner.run(_setting(task, config, agent))
+
+
+def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:
+    """Agent and target; one copy of the weights where they are the same checkpoint."""
+    loaded = load_model(config.agent.model, device=config.device, dtype=config.dtype)
+    lora, adapter = _starting_adapter(config)
+    adapted = AdaptedModel(loaded.model, lora, seed=derive_seed(config.seed, "lora"))
+    if adapter is not None:
+        adapted.load_adapter(adapter)
+    agent = AgentLLM(loaded, adapted, temperature=config.agent.temperature)
+    batch = config.target.max_batch_tokens
+    if resolve_name(config.target.model) == resolve_name(config.agent.model):
+        return agent, LocalTarget(loaded, speaking=agent.as_base, max_batch_tokens=batch)
+    return agent, LocalTarget(_load_target(config), max_batch_tokens=batch)
+
+
+def _load_target(config: TuneConfig) -> LoadedModel:
+    return load_model(config.target.model, device=config.device, dtype=config.dtype)
+
+
+def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:
+    """The LoRA configuration and, where the policy does not start fresh, its weights."""
+    chosen = config.agent.adapter
+    if chosen == "auto":
+        chosen = str(bundled_writer()) if config.agent.model == EMBEDDED_NAME else "none"
+    if chosen == "none":
+        fresh = LoraConfig(
+            r=config.agent.lora_rank,
+            lora_alpha=config.agent.lora_alpha,
+            target_modules="all-linear",
+        )
+        return fresh, None
+    return read_lora_config(Path(chosen)), Path(chosen)
+
+
+def bundled_writer() -> Path:
+    """The warm-started writer for the embedded model, shipped with the package."""
+    return Path(str(resources.files("stableprompt.models") / "writers" / EMBEDDED_NAME))
+
+
+def template_of(config: TuneConfig) -> TargetTemplate:
+    """How prompt and text become the target's messages."""
+    target = config.target
+    return TargetTemplate(target.position, target.order, target.input_format)
+
+
+def drop_long_texts(
+    task: Task, target: TargetLLM, template: TargetTemplate, room: int
+) -> Task:
+    """Leave out texts that do not fit the target's context, and say how many.
+
+    Args:
+        task: As loaded.
+        target: Knows its context.
+        template: How a text is sent.
+        room: Tokens to keep free for the prompt.
+
+    Raises:
+        DataError: nothing would be left of a split.
+    """
+    kept = {
+        name: tuple(
+            e for e in task.splits.part(name)
+            if target.fits(template.messages(task.seed_prompt, e.text), room)
+        )
+        for name in SPLIT_NAMES
+    }
+    dropped = sum(len(task.splits.part(name)) - len(kept[name]) for name in SPLIT_NAMES)
+    if not dropped:
+        return task
+    note = f"{dropped} texts longer than the target's context left out"
+    return replace(task, splits=Splits(**kept), notes=(*task.notes, note))
+
+
+def evaluate(
+    task: Task, prompt: str, *, split: SplitName = "test", **settings: Any
+) -> Estimate:
+    """Score one prompt on one split, with its 95 % interval.
+
+    Args:
+        task: Labelled examples.
+        prompt: What to score.
+        split: train, validation or test.
+        **settings: Fields of ``TuneConfig``; only the target's and the device matter.
+
+    Raises:
+        ConfigError: an empty prompt, or a setting that is unknown or out of range.
+        ModelError: the target cannot be loaded.
+    """
+    if not prompt.strip():
+        raise ConfigError("the prompt is empty; give the text to score")
+    config = make_config(settings)
+    target = LocalTarget(_load_target(config), max_batch_tokens=config.target.max_batch_tokens)
+    template = template_of(config)
+    task = drop_long_texts(task, target, template, room=0)
+    scorer = Scorer(
+        target, template, task.verbalizer, Ledger(), accuracy_weight=1.0, softmax_weight=0.0
+    )
+    return accuracy_estimate(scorer.score(prompt, task.splits.part(split), Purpose.TEST).correct)
+
+
+def _setting(task: Task, config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
+    """What a reader needs to judge or repeat the figures; nothing of this machine's paths."""
+    return {
+        "task": task.name,
+        "task_fingerprint": task.fingerprint(),
+        "examples": {name: len(task.splits.part(name)) for name in SPLIT_NAMES},
+        "notes": list(task.notes),
+        "agent": config.agent.model,
+        "target": config.target.model,
+        "dtype": str(agent.loaded.model.dtype).removeprefix("torch."),
+        "device": agent.loaded.device.type,
+        "versions": {
+            "python": platform.python_version(),
+            "stableprompt": __version__,
+            **{name: version(name) for name in ("torch", "transformers", "peft")},
+        },
+    }

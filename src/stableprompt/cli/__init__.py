@@ -1,0 +1,38 @@
+"""The command line: one file a command. Imports no torch until a command needs it."""
+
+import typer
+
+from stableprompt.cli import doctor, evaluate, tasks, tune
+from stableprompt.version import __version__
+
+app = typer.Typer(
+    name="stableprompt",
+    help="Find the best prompt for an LLM that you cannot retrain.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+app.command("tune")(tune.command)
+app.command("evaluate")(evaluate.command)
+app.command("tasks")(tasks.command)
+app.command("doctor")(doctor.command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stableprompt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Find the best prompt for an LLM that you cannot retrain."""
+
+
+def main() -> None:
+    """Entry point of the ``stableprompt`` program."""
+    app()

@@ -1,0 +1,137 @@
+"""What a person sees: errors on one line, the progress of a run, the final summary."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stableprompt.errors import StablePromptError
+
+if TYPE_CHECKING:
+    from stableprompt.tasks.metrics import Estimate
+    from stableprompt.tuning.records import StepRecord, TuneResult
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors that the user can act on into one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except StablePromptError as error:
+            typer.echo(f"stableprompt: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(BAD_INPUT) from error
+
+    return wrapped
+
+
+def make_console() -> Console:
+    """Plain lines where the output is no terminal."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def figure(estimate: "Estimate") -> str:
+    """0.712 [0.62, 0.79], n = 120."""
+    return f"{estimate.score:.3f} [{estimate.low:.3f}, {estimate.high:.3f}], n = {estimate.n}"
+
+
+class ConsoleObserver:
+    """Prints one line a step."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._steps = 0
+        self._leader: str | None = None
+
+    def on_start(self, first_step: int, steps: int) -> None:
+        """Say where the loop begins."""
+        self._steps = steps
+        if first_step:
+            self._console.print(f"resuming after step {first_step} of {steps}")
+
+    def on_phase(self, phase: str) -> None:
+        """Say what begins."""
+        self._console.print(f"[dim]{escape(phase)} ...[/dim]")
+
+    def on_step(self, record: "StepRecord") -> None:
+        """Rewards, KL, refused prompts, the anchor's decision, the leader where it changed."""
+        parts = [
+            f"step {record.step + 1:>3}/{self._steps}",
+            f"reward {record.mean_reward:+.3f}",
+            f"best {record.best_reward:+.3f}",
+            f"seed {record.seed_reward:+.3f}",
+        ]
+        if record.update:
+            parts.append(f"KL {record.update['anchor_kl']:.3f}")
+        if record.faults:
+            parts.append(f"refused {sum(record.faults.values())}")
+        parts.append(f"{record.seconds:.0f} s")
+        self._console.print("  ".join(parts))
+        if record.anchor:
+            self._console.print(
+                f"  anchor: {str(record.anchor['decision']).replace('_', ' ')}  (validation: policy "
+                f"{record.anchor['policy_score']:.3f}, anchor {record.anchor['anchor_score']:.3f})"
+            )
+        if record.best_prompt and record.best_prompt != self._leader:
+            self._leader = record.best_prompt
+            self._console.print(f"  leader: [italic]{escape(_shortened(record.best_prompt))}[/italic]")
+
+
+def print_summary(console: Console, result: "TuneResult", seconds: float) -> None:
+    """The verdict, both prompts with their figures, the paired comparison, and the cost."""
+    table = Table(title="Result", show_header=False, title_justify="left", pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    paired = result.paired
+    table.add_row("seed prompt", escape(result.seed_prompt))
+    table.add_row("  test accuracy", figure(result.seed_test))
+    table.add_row("best prompt", escape(result.prompt))
+    table.add_row("  test accuracy", figure(result.test))
+    table.add_row(
+        "difference",
+        f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}], paired over "
+        f"n = {paired.n}, p = {paired.p_value:.2g}",
+    )
+    table.add_row("verdict", verdict(result))
+    table.add_row("majority class", f"{result.majority_share:.3f} on test")
+    table.add_row(
+        "cost",
+        f"{result.target_calls} target calls, {sum(result.cost['target_tokens'].values())} target "
+        f"tokens, {result.cost['agent_tokens_written']} agent tokens written, {seconds:.0f} s",
+    )
+    refused = ", ".join(f"{n} {why}" for why, n in result.candidates["refused"].items()) or "none"
+    table.add_row(
+        "candidates",
+        f"{result.candidates['unique']} different prompts, "
+        f"{result.candidates['compared_on_validation']} compared on validation; refused: {refused}",
+    )
+    decisions = ", ".join(
+        f"{n} {name.replace('_', ' ')}" for name, n in result.anchor_decisions.items()
+    )
+    table.add_row("anchor", decisions or "no decisions")
+    table.add_row("run folder", str(result.run_dir))
+    console.print(table)
+
+
+def verdict(result: "TuneResult") -> str:
+    """One sentence that does not oversell."""
+    if result.prompt == result.seed_prompt:
+        return "no improvement found: no other prompt beat the seed prompt on validation"
+    if not result.improved:
+        return "no improvement: the chosen prompt is not better than the seed prompt on test"
+    if result.paired.p_value < 0.05:
+        return "improved: better than the seed prompt on test (p < 0.05)"
+    return "not proven: better on test, but by no more than chance could give"
+
+
+def _shortened(prompt: str, width: int = 66) -> str:
+    line = " ".join(prompt.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

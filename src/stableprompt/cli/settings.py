@@ -1,0 +1,43 @@
+"""``--set ppo.learning_rate=1e-4`` and flags into nested settings."""
+
+from typing import Any
+
+import yaml
+
+from stableprompt.errors import ConfigError
+
+
+def nested(dotted: str, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} for "a.b"."""
+    settings: Any = value
+    for part in reversed(dotted.split(".")):
+        settings = {part: settings}
+    return dict(settings)
+
+
+def parse_assignments(assignments: list[str]) -> list[dict[str, Any]]:
+    """Layers of settings from NAME=VALUE; values are read as YAML.
+
+    Raises:
+        ConfigError: one has no "=".
+    """
+    layers = []
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {assignment!r} must look like ppo.learning_rate=0.0001")
+        layers.append(nested(name.strip(), _parse(value)))
+    return layers
+
+
+def _parse(value: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed

@@ -1,0 +1,110 @@
+"""``stableprompt tune``: the main job."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stableprompt.cli.data import load_task
+from stableprompt.cli.reporting import (
+    INTERRUPTED,
+    ConsoleObserver,
+    make_console,
+    one_line_errors,
+    print_summary,
+)
+from stableprompt.cli.settings import nested, parse_assignments
+from stableprompt.config import METHODS, PRESETS, make_config, read_settings
+from stableprompt.errors import ConfigError
+from stableprompt.tasks.task import Task
+
+
+@one_line_errors
+def command(
+    data: Annotated[
+        str | None,
+        typer.Argument(help="CSV, TSV, JSON, JSON Lines or Parquet file, or a bundled task."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    seed_prompt: Annotated[
+        str | None, typer.Option(help="The prompt to start from and to beat.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="LLM that writes prompts: embedded name, folder or hub id.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="LLM that follows them: embedded name, folder or hub id.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Rollouts and updates.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "default",
+    run_dir: Annotated[
+        Path | None, typer.Option(help="New folder for the results. [default: runs/DATA-TIME]")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue an interrupted run, from its folder alone.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings in TOML or YAML; flags win over it.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, as in --set ppo.learning_rate=0.0001."),
+    ] = None,
+) -> None:
+    """Find the best prompt for labelled examples.
+
+    Example: stableprompt tune tickets.csv --text message --label team
+    """
+    flags = {"method": method, "steps": steps, "seed": seed, "agent.model": agent,
+             "target.model": target}
+    layers = [nested(name, value) for name, value in flags.items() if value is not None]
+    layers += parse_assignments(assignments or [])
+    if resume is not None:
+        if data or layers or config or run_dir or preset != "default":
+            raise ConfigError(
+                "--resume takes data and settings from the run folder; give it alone, or start a "
+                "new run without it"
+            )
+        _run(None, None, resume)
+        return
+    if data is None:
+        raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
+    file_settings = read_settings(config) if config else {}
+    settings = make_config(file_settings, *layers, preset=preset)
+    task = load_task(data, text=text, label=label, seed_prompt=seed_prompt, seed=settings.seed)
+    _run(task, settings, run_dir)
+
+
+def _run(task: Task | None, settings: Any, run_dir: Path | None) -> None:
+    """Start a run, or resume the one in ``run_dir`` where there is no task."""
+    console = make_console()
+    started = time.perf_counter()
+    if task is not None:
+        _introduce(console, task)
+    from stableprompt import build  # imports torch: only after everything above was in order
+
+    if task is None:
+        assert run_dir is not None
+        folder = build.RunFolder.open(run_dir)
+    else:
+        folder = build.start_run(task, settings, run_dir or build.default_run_dir(task))
+    console.print(f"run folder: {folder.path}")
+    try:
+        result = build.continue_run(folder, ConsoleObserver(console))
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"interrupted; continue with: stableprompt tune --resume {folder.path}", err=True)
+        raise typer.Exit(INTERRUPTED) from interrupt
+    print_summary(console, result, time.perf_counter() - started)
+
+
+def _introduce(console: Any, task: Task) -> None:
+    sizes = ", ".join(
+        f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
+    )
+    console.print(f"task {task.name}: {sizes}; labels: {', '.join(task.labels)}", markup=False)
+    for note in task.notes:
+        console.print(f"note: {note}", markup=False)

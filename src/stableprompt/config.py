@@ -1,0 +1,283 @@
+"""Every setting, in one place: its type, default, meaning and limits.
+
+The command line, the settings file (TOML or YAML) and ``config.json`` in the run folder are all
+this model. Unknown keys are errors. Values never change after construction.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stableprompt.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Shared behaviour: frozen, no unknown keys, no silent conversions of nonsense."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AgentConfig(Section):
+    """The LLM that writes prompts."""
+
+    model: str = "smollm2-135m"
+    """Embedded name, local folder or hub id."""
+    adapter: str = "auto"
+    """LoRA adapter to start from: a folder; "none" for a fresh one; "auto" takes the bundled
+    warm-started writer where the agent is the embedded model, else none."""
+    lora_rank: int = Field(16, ge=1)
+    """Rank of a fresh adapter."""
+    lora_alpha: int = Field(32, ge=1)
+    """Scale of a fresh adapter."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; part of all log-probabilities."""
+    max_prompt_tokens: int = Field(48, ge=1)
+    """Length cap; a prompt that reaches it without ending is truncated and rejected."""
+    meta_prompt: Literal["improve", "paper"] = "improve"
+    """What the agent reads: the seed prompt and examples, or the paper's Fig. 6."""
+    num_demonstrations: int = Field(5, ge=1)
+    """Labelled training examples shown in the meta-prompt, fresh every step."""
+
+
+class TargetConfig(Section):
+    """The frozen LLM that follows the prompt."""
+
+    model: str = "smollm2-135m"
+    """Embedded name, local folder or hub id."""
+    position: Literal["user", "system"] = "system"
+    """Whether the prompt is the system message or part of the user message."""
+    order: Literal["prompt_first", "input_first"] = "prompt_first"
+    """Which comes first where both share the user message."""
+    input_format: str = "{text}"
+    """How the text is shown to the target."""
+    max_batch_tokens: int = Field(4096, ge=16)
+    """Padded tokens of one scoring batch."""
+
+
+class RewardConfig(Section):
+    """reward = accuracy_weight * accuracy + softmax_weight * softmax difference (eq. 13)."""
+
+    accuracy_weight: float = Field(1.0, ge=0)
+    """c_a."""
+    softmax_weight: float = Field(0.5, ge=0)
+    """c_s."""
+    examples_per_step: int = Field(16, ge=1)
+    """Training examples that all prompts of a step are scored on; drawn afresh every step."""
+    fault_reward: float = -0.5
+    """Reward of a rejected prompt, which is not sent to the target."""
+
+
+class PPOConfig(Section):
+    """How the policy learns."""
+
+    learning: bool = True
+    """False leaves the policy as it is: best-of-N."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """AdamW's."""
+    prompts_per_step: int = Field(8, ge=2)
+    """P: prompts written for one query and scored on the same examples."""
+    ppo_epochs: int = Field(2, ge=1)
+    """Passes over a rollout."""
+    minibatch_size: int = Field(8, ge=1)
+    """Prompts of one optimizer step."""
+    advantage: Literal["group", "gae"] = "group"
+    """group: relative to the step's mean, no value head; gae: value head, whitened (paper)."""
+    discount: float = Field(1.0, ge=0, le=1)
+    """gamma."""
+    gae_lambda: float = Field(0.95, ge=0, le=1)
+    """lambda."""
+    clip_range: float = Field(0.2, gt=0)
+    """Half-width of the ratio's trust region."""
+    value_coef: float = Field(0.1, ge=0)
+    """Weight of the value loss (gae only)."""
+    kl_coef: float = Field(0.05, ge=0)
+    """Weight of the KL to the anchor in the loss."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+
+
+class AnchorConfig(Section):
+    """When the anchor follows, and when the policy returns to it."""
+
+    kind: Literal["adaptive", "fixed", "previous"] = "adaptive"
+    """adaptive: APPO; fixed: the first policy for ever; previous: the policy before each step."""
+    update_period: int = Field(5, ge=1)
+    """Decide after every so many steps."""
+    update_threshold: float = Field(0.05, ge=0)
+    """The anchor follows where the policy's validation score leads by more than this (0-1)."""
+    rollback_threshold: float = Field(0.1, ge=0)
+    """The policy returns where it trails by more than this (0-1)."""
+    prompts_per_decision: int = Field(4, ge=2)
+    """Prompts written by each of the two, on common random numbers."""
+
+
+class GuardConfig(Section):
+    """Which candidates are refused; each refusal is counted."""
+
+    reject_truncated: bool = True
+    """Refuse prompts cut at the length cap."""
+    reject_copies: bool = True
+    """Refuse verbatim copies of examples."""
+    max_perplexity_ratio: float | None = Field(10.0, gt=0)
+    """Refuse prompts whose perplexity under the base model exceeds this many times the seed
+    prompt's; null switches the check off."""
+
+
+class SelectionConfig(Section):
+    """How the final prompt is chosen."""
+
+    num_finalists: int = Field(8, ge=1)
+    """Best prompts by reward that are scored again on the whole validation split."""
+
+
+class TuneConfig(Section):
+    """Everything a run depends on besides the data."""
+
+    method: str = "appo"
+    """appo, ppo-fixed, ppo-previous or best-of-n: settings of one loop, see METHODS."""
+    steps: int = Field(15, ge=0)
+    """One rollout and one update each."""
+    seed: int = Field(0, ge=0)
+    """Everything random follows from it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the frozen weights; auto is bfloat16 where the hardware multiplies it."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Older ones are deleted."""
+    agent: AgentConfig = AgentConfig()
+    target: TargetConfig = TargetConfig()
+    reward: RewardConfig = RewardConfig()
+    ppo: PPOConfig = PPOConfig()
+    anchor: AnchorConfig = AnchorConfig()
+    guards: GuardConfig = GuardConfig()
+    selection: SelectionConfig = SelectionConfig()
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
+        if adaptive and 0 < self.steps < self.anchor.update_period:
+            raise ValueError(
+                f"anchor.update_period {self.anchor.update_period} never fires in {self.steps} "
+                "steps; lower it, or raise steps"
+            )
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is unknown; use one of {', '.join(METHODS)}")
+        return self
+
+
+class Method(StrEnum):
+    """The methods by name: one loop, different settings."""
+
+    APPO = "appo"
+    PPO_FIXED = "ppo-fixed"
+    PPO_PREVIOUS = "ppo-previous"
+    BEST_OF_N = "best-of-n"
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    Method.APPO: {"anchor": {"kind": "adaptive"}, "ppo": {"learning": True}},
+    Method.PPO_FIXED: {"anchor": {"kind": "fixed"}, "ppo": {"learning": True}},
+    Method.PPO_PREVIOUS: {"anchor": {"kind": "previous"}, "ppo": {"learning": True}},
+    Method.BEST_OF_N: {"anchor": {"kind": "fixed"}, "ppo": {"learning": False}},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Table 6 and section 4 of the paper. Not printed there, taken from the released code or its
+    # library: LoRA 16/32, 16 examples a prompt, 4 PPO epochs, KL coefficient 0.2.
+    "paper": {
+        "steps": 200,
+        "agent": {
+            "adapter": "none",
+            "lora_rank": 16,
+            "lora_alpha": 32,
+            "max_prompt_tokens": 150,
+            "meta_prompt": "paper",
+            "num_demonstrations": 5,
+        },
+        "target": {"position": "user", "input_format": "Input : {text} Output :"},
+        "reward": {"accuracy_weight": 10.0, "softmax_weight": 0.1, "fault_reward": 0.0},
+        "ppo": {
+            "learning_rate": 1e-5,
+            "prompts_per_step": 4,
+            "minibatch_size": 4,
+            "ppo_epochs": 4,
+            "advantage": "gae",
+            "kl_coef": 0.2,
+        },
+        "anchor": {"update_period": 5, "update_threshold": 0.05, "rollback_threshold": 0.1},
+        "selection": {"num_finalists": 5},
+    },
+}
+
+
+def merge(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings, later layers over earlier ones."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, dict) and isinstance(merged.get(key), dict):
+                merged[key] = merge(merged[key], value)
+            else:
+                merged[key] = value
+    return merged
+
+
+def make_config(*layers: dict[str, Any], preset: str = "default") -> TuneConfig:
+    """A configuration from a preset, a method and layers of settings, later over earlier.
+
+    Raises:
+        ConfigError: an unknown preset, an unknown key, or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+    given = merge(*layers)
+    method = METHODS.get(str(given.get("method", Method.APPO)), {})
+    try:
+        return TuneConfig.model_validate(merge(PRESETS[preset], method, given))
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem, on one line, with the setting's dotted name."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    what = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"setting {where!r} does not exist; see docs or `stableprompt tune --help`"
+    if not where:
+        return what
+    return f"setting {where!r}: {what}, found {problem['input']!r}"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings from a TOML or YAML file.
+
+    Raises:
+        ConfigError: it is missing, neither TOML nor YAML, or not a table of settings.
+    """
+    import tomllib
+
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"settings file {path} cannot be read ({error}); check the path") from error
+    try:
+        if path.suffix == ".toml":
+            settings: Any = tomllib.loads(text)
+        elif path.suffix in {".yaml", ".yml"}:
+            settings = yaml.safe_load(text) or {}
+        else:
+            raise ConfigError(f"settings file {path} must end in .toml, .yaml or .yml")
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"settings file {path} does not parse: {reason}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"settings file {path} must hold named settings, found {type(settings).__name__}")
+    return settings

@@ -1,0 +1,32 @@
+"""The error tree. Every error a user can meet is one of these.
+
+* StablePromptError
+  x ConfigError      a setting is unknown, out of range, or contradicts another
+  x DataError        the examples cannot be used as they are
+  x ModelError       a model cannot be found, loaded or used for this
+  x RunError         a run folder is in the way, missing or damaged
+
+Each message says what was wrong, what was found, and what to do. The command
+line prints the message on one line and exits with code 2; from Python, catch
+``StablePromptError``.
+"""
+
+
+class StablePromptError(Exception):
+    """Root of all errors that a user can act on."""
+
+
+class ConfigError(StablePromptError, ValueError):
+    """A setting is unknown, out of range, or contradicts another one."""
+
+
+class DataError(StablePromptError, ValueError):
+    """The examples cannot be used as they are."""
+
+
+class ModelError(StablePromptError, RuntimeError):
+    """A model cannot be found, loaded, or used in this role."""
+
+
+class RunError(StablePromptError, RuntimeError):
+    """A run folder is in the way, missing, or damaged."""

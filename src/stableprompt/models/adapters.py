@@ -1,0 +1,152 @@
+"""Two LoRA adapters on one base: which one speaks, copying between them, their weights.
+
+One copy of the base weights plays three roles: the *policy* (trained adapter), the *anchor*
+(frozen adapter) and the *base* (adapters off), which is the target where agent and target are the
+same checkpoint.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, get_peft_model
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stableprompt.errors import ModelError
+
+
+class Role(StrEnum):
+    """Who the shared weights speak as."""
+
+    POLICY = "policy"
+    """With the adapter that PPO trains."""
+    ANCHOR = "anchor"
+    """With the frozen copy of an earlier policy."""
+    BASE = "base"
+    """With adapters off: the checkpoint as it was loaded."""
+
+
+class AdaptedModel:
+    """A base model that carries the adapters ``policy`` and ``anchor``, equal at first.
+
+    Dropout is 0 and the model stays in evaluation mode: dropout would move the PPO ratio away
+    from 1 at identical weights.
+    """
+
+    def __init__(self, base: Any, lora: LoraConfig, *, seed: int) -> None:
+        lora.lora_dropout = 0.0
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            torch.manual_seed(seed)  # peft draws LoRA's A from the global generator
+            # peft asks transformers for an attribute by its old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            self.model = get_peft_model(base, lora, adapter_name=Role.POLICY)
+            self.model.add_adapter(Role.ANCHOR, lora)
+        self.model.eval()
+        self._switch(Role.POLICY)
+        named = dict(self.model.named_parameters())
+        self._policy = {n: p for n, p in named.items() if f".{Role.POLICY}." in n}
+        self._anchor = {
+            n: named[n.replace(f".{Role.POLICY}.", f".{Role.ANCHOR}.")] for n in self._policy
+        }
+        self.copy(Role.POLICY, Role.ANCHOR)
+
+    @contextmanager
+    def role(self, role: Role) -> Iterator[Any]:
+        """Speak as ``role`` inside the block, as the policy again after it.
+
+        Never enter it between a forward pass of the policy and its backward pass with another
+        role still active: peft switches gradients off with the adapter.
+        """
+        self._switch(role)
+        try:
+            yield self.model
+        finally:
+            self._switch(Role.POLICY)
+
+    def _switch(self, role: Role) -> None:
+        tuner = self.model.base_model
+        if role is Role.BASE:
+            tuner.disable_adapter_layers()
+        else:
+            tuner.enable_adapter_layers()
+            tuner.set_adapter(str(role))
+        # peft decides requires_grad by the active adapter; here the policy alone ever learns.
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(f".{Role.POLICY}." in name)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The policy's adapter weights, in a fixed order."""
+        return list(self._policy.values())
+
+    @torch.no_grad()
+    def copy(self, source: Role, destination: Role) -> None:
+        """Copy one adapter's weights into the other's tensors, by value."""
+        weights = {Role.POLICY: self._policy, Role.ANCHOR: self._anchor}
+        for name, tensor in weights[destination].items():
+            tensor.copy_(weights[source][name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Both adapters' weights for a checkpoint."""
+        policy = {f"{Role.POLICY}/{n}": p.detach().cpu() for n, p in self._policy.items()}
+        anchor = {f"{Role.ANCHOR}/{n}": p.detach().cpu() for n, p in self._anchor.items()}
+        return policy | anchor
+
+    @torch.no_grad()
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        for role, weights in ((Role.POLICY, self._policy), (Role.ANCHOR, self._anchor)):
+            for name, parameter in weights.items():
+                parameter.copy_(tensors[f"{role}/{name}"])
+
+    def load_adapter(self, folder: Path) -> None:
+        """Start policy and anchor from a saved LoRA adapter (safetensors) of the same shape.
+
+        Raises:
+            ModelError: it was trained for another model or another LoRA configuration.
+        """
+        saved = load_file(folder / "adapter_model.safetensors")
+        renamed = {_with_adapter_name(name): tensor for name, tensor in saved.items()}
+        wrong = [
+            name for name, p in self._policy.items()
+            if name not in renamed or renamed[name].shape != p.shape
+        ]
+        if wrong or len(renamed) != len(self._policy):
+            raise ModelError(
+                f"the adapter in {folder} does not fit this agent ({len(wrong)} of "
+                f"{len(self._policy)} tensors differ); use the model that it was trained on"
+            )
+        with torch.no_grad():
+            for name, parameter in self._policy.items():
+                parameter.copy_(renamed[name])
+        self.copy(Role.POLICY, Role.ANCHOR)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the policy's adapter as peft does (safetensors and its config)."""
+        self.model.save_pretrained(str(folder), selected_adapters=[str(Role.POLICY)])
+
+
+def _with_adapter_name(saved: str) -> str:
+    """peft leaves the adapter's name out of the files: ``lora_A.weight``."""
+    for part in ("lora_A", "lora_B"):
+        saved = saved.replace(f".{part}.weight", f".{part}.{Role.POLICY}.weight")
+    return saved
+
+
+def read_lora_config(folder: Path) -> LoraConfig:
+    """The LoRA configuration of a saved adapter.
+
+    Raises:
+        ModelError: the folder holds none.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} holds no adapter_config.json; give a folder written by peft")
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig):
+        raise ModelError(f"the adapter in {folder} is {config.peft_type}, only LoRA is supported")
+    return config
+

@@ -1,0 +1,1 @@
+"""Targets: the frozen LLMs that follow a prompt."""

@@ -1,0 +1,145 @@
+"""A target in this process: a causal LM that scores label words as sequences."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stableprompt.models.chat import Message, encode_chat
+from stableprompt.models.loading import LoadedModel
+from stableprompt.models.prefix import repeat_cache, right_pad, shared_prefix_length
+from stableprompt.models.targets.interface import LabelScores
+
+ANSWER_ROOM = 32  # tokens kept free for the answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of a batch: an input, with the head of a long label behind it where one is read."""
+
+    conversation: int
+    ids: list[int]  # without the shared prefix
+    at: int  # position in ids of the last token before the answer
+    labels: tuple[int, ...]  # the labels whose probabilities are read in this row
+
+
+class LocalTarget:
+    """Scores label words in batches of like length, with the shared prefix run once.
+
+    Args:
+        loaded: The frozen checkpoint.
+        speaking: Entered around every forward pass. Where agent and target are one checkpoint
+            it switches the adapters off.
+        max_batch_tokens: Padded tokens of one batch.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        speaking: Callable[[], AbstractContextManager[None]] = nullcontext,
+        max_batch_tokens: int = 4096,
+    ) -> None:
+        self.name = loaded.name
+        self._loaded = loaded
+        self._speaking = speaking
+        self._max_batch_tokens = max_batch_tokens
+
+    def fits(self, conversation: Sequence[Message], room: int) -> bool:
+        """Whether a conversation, ``room`` more tokens and an answer fit the context."""
+        used = len(encode_chat(self._loaded.tokenizer, conversation))
+        return used + room + ANSWER_ROOM <= self._loaded.context_length
+
+    @torch.no_grad()
+    def label_scores(
+        self, conversations: Sequence[Sequence[Message]], label_words: Sequence[str]
+    ) -> LabelScores:
+        """Log-probabilities of whole label sequences, made probabilities over the labels."""
+        inputs = [encode_chat(self._loaded.tokenizer, c) for c in conversations]
+        labels = self._encode_labels(label_words)
+        # One conversation shares no *other* input; its last token must still be run in its row.
+        shared = shared_prefix_length(inputs) if len(inputs) > 1 else len(inputs[0]) - 1
+        rows = list(self._rows(inputs, labels, shared))
+        logprobs = torch.zeros(len(inputs), len(labels))
+        with self._speaking():
+            cache = self._run_prefix(inputs[0][:shared])
+            for batch in self._batches(rows):
+                for row, logits in zip(batch, self._logits(cache, shared, batch), strict=True):
+                    for c in row.labels:
+                        logprobs[row.conversation, c] = _sequence_logprob(logits, labels[c])
+        num_tokens = shared + sum(len(row.ids) for row in rows)
+        return LabelScores(logprobs.softmax(dim=1), num_tokens)
+
+    def _encode_labels(self, label_words: Sequence[str]) -> list[list[int]]:
+        """Token ids of each label word as an answer.
+
+        Where one label's tokens begin another's ("on", "on hold"), the end of the turn is scored
+        too: without it the shorter one could never be less probable.
+        """
+        tokenizer = self._loaded.tokenizer
+        encoded: list[list[int]] = [
+            tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            for word in label_words
+        ]
+        if any(a is not b and b[: len(a)] == a for a in encoded for b in encoded):
+            encoded = [[*ids, int(tokenizer.eos_token_id)] for ids in encoded]
+        return encoded
+
+    @staticmethod
+    def _rows(inputs: list[list[int]], labels: list[list[int]], shared: int) -> Iterator[_Row]:
+        """One row an input reads every label of one token; each longer label needs its own."""
+        short = tuple(c for c, ids in enumerate(labels) if len(ids) == 1)
+        for number, ids in enumerate(inputs):
+            own, at = ids[shared:], len(ids) - shared - 1
+            if short:
+                yield _Row(number, own, at, short)
+            for c, label in enumerate(labels):
+                if len(label) > 1:
+                    yield _Row(number, own + label[:-1], at, (c,))
+
+    def _batches(self, rows: list[_Row]) -> Iterator[list[_Row]]:
+        """Rows of like length together, so that little is padded; the rows alone fix the order."""
+        batch: list[_Row] = []
+        for row in sorted(rows, key=lambda row: len(row.ids)):
+            if batch and len(row.ids) * (len(batch) + 1) > self._max_batch_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _run_prefix(self, prefix: list[int]) -> Any:
+        if not prefix:
+            return None
+        ids = torch.tensor([prefix], device=self._loaded.device)
+        return self._loaded.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+
+    def _logits(self, cache: Any, shared: int, batch: list[_Row]) -> list[Tensor]:
+        """For each row, the logits from the end of its input on, (tokens, V)."""
+        loaded = self._loaded
+        ids, mask = right_pad(
+            [row.ids for row in batch], int(loaded.tokenizer.pad_token_id), loaded.device
+        )
+        # The vocabulary is wide: the head runs only at positions where some row is read.
+        wanted = sorted({at for row in batch for at in range(row.at, len(row.ids))})
+        options: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, device=loaded.device)}
+        if cache is not None:
+            mask = torch.cat([mask.new_ones((len(batch), shared)), mask], dim=1)
+            options["past_key_values"] = repeat_cache(copy.deepcopy(cache), len(batch))
+        logits = loaded.model(input_ids=ids, attention_mask=mask, **options).logits
+        place = {position: index for index, position in enumerate(wanted)}
+        return [
+            row_logits[place[row.at] : place[len(row.ids) - 1] + 1]
+            for row, row_logits in zip(batch, logits, strict=True)
+        ]
+
+
+def _sequence_logprob(logits: Tensor, label_ids: list[int]) -> Tensor:
+    """Sum of the log-probabilities of a label's tokens, the first read from the first row."""
+    told = logits[: len(label_ids)].float().log_softmax(dim=-1)
+    ids = torch.tensor(label_ids, device=told.device)
+    return told.gather(1, ids.unsqueeze(1)).sum()

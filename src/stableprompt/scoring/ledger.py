@@ -1,0 +1,60 @@
+"""What a run has cost so far, by role: every target call and every token is counted once."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Purpose(StrEnum):
+    """What a target call was made for."""
+
+    TRAINING = "training"
+    """Rewards."""
+    VALIDATION = "validation"
+    """Anchor decisions and the choice of the final prompt."""
+    TEST = "test"
+    """The final figures, once."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Running totals; one target call is one prompt with one example."""
+
+    target_calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
+    """By purpose."""
+    target_tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
+    """Tokens that the target ran, shared prefixes counted once, by purpose."""
+    agent_tokens_read: int = 0
+    """Meta-prompt tokens that the agent ran to write prompts."""
+    agent_tokens_written: int = 0
+    """Tokens of the prompts it wrote, rejected ones included."""
+
+    def add_target(self, purpose: Purpose, *, calls: int, tokens: int) -> None:
+        """Count calls of the target."""
+        self.target_calls[purpose] += calls
+        self.target_tokens[purpose] += tokens
+
+    def add_agent(self, *, read: int, written: int) -> None:
+        """Count tokens of the agent."""
+        self.agent_tokens_read += read
+        self.agent_tokens_written += written
+
+    @property
+    def total_calls(self) -> int:
+        """Target calls of all purposes."""
+        return sum(self.target_calls.values())
+
+    @property
+    def total_tokens(self) -> int:
+        """Target tokens of all purposes."""
+        return sum(self.target_tokens.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For checkpoints and ``result.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, totals: Mapping[str, Any]) -> "Ledger":
+        """Take back what ``to_dict`` gave."""
+        return cls(**totals)

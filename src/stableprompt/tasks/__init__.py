@@ -1,0 +1,1 @@
+"""What is tuned: examples, splits, label words, templates, meta-prompts and metrics (text only)."""

@@ -1,0 +1,106 @@
+"""What the agent reads before it writes a prompt.
+
+* "improve": the examples, the allowed outputs and the current prompt, with the
+  request for a better one. Our default: it starts from what the user has.
+* "paper": the words of Fig. 6 of Kwon et al. (2024), who show the examples only
+  and let the agent guess the instruction behind them. The paper shows five
+  examples and spells the number; here it is the number of examples given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from stableprompt.errors import ConfigError
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.templates import Message
+
+MetaPromptStyle = Literal["improve", "paper"]
+
+# A meta-prompt is read again for every prompt that is written: each token costs time.
+_IMPROVE = """\
+Examples of a task:
+
+{pairs}
+
+Allowed outputs: {labels}
+Current instruction: {seed_prompt}
+
+Write a better instruction for this task. Reply with the instruction only."""
+
+_PAPER = """\
+I gave a friend an instruction and {n} inputs. The friend read the instruction and wrote an \
+output for every one of the inputs. Here are the input-output pairs:
+
+{pairs}
+
+The instruction was :"""
+
+
+@dataclass(frozen=True, slots=True)
+class MetaPrompt:
+    """One of the two built-in meta-prompts.
+
+    Attributes:
+        style: "improve" or "paper", see the module.
+        max_example_chars: Longer example texts are cut to this length, the
+            ellipsis included.
+    """
+
+    style: MetaPromptStyle = "improve"
+    max_example_chars: int = 300
+
+    def __post_init__(self) -> None:
+        choices = get_args(MetaPromptStyle)
+        if self.style not in choices:
+            raise ConfigError(
+                f"meta-prompt style must be one of {', '.join(choices)}, found {self.style!r}"
+            )
+        if self.max_example_chars < 1:
+            raise ConfigError(
+                f"max_example_chars must be at least 1, found {self.max_example_chars}"
+            )
+
+    def messages(
+        self, seed_prompt: str, labels: Sequence[str], examples: Sequence[Example]
+    ) -> list[Message]:
+        """The chat messages that the agent reads: one user message.
+
+        Args:
+            seed_prompt: The current instruction; not shown in the style "paper".
+            labels: The allowed outputs, as label words; not shown in the style "paper".
+            examples: Shown in this order, each ``label`` as it should be read: pass
+                them through ``Verbalizer.worded`` where label words differ.
+
+        Raises:
+            ConfigError: there are no examples to show.
+        """
+        if not examples:
+            raise ConfigError("a meta-prompt needs at least one example to show, found none")
+        if self.style == "paper":
+            pairs = self._pairs(examples, "Input : {text}\nOutput : {label}")
+            content = _fill(_PAPER, n=str(len(examples)), pairs=pairs)
+        else:
+            pairs = self._pairs(examples, "Input: {text}\nOutput: {label}")
+            content = _fill(
+                _IMPROVE, pairs=pairs, labels=", ".join(labels), seed_prompt=seed_prompt
+            )
+        return [{"role": "user", "content": content}]
+
+    def _pairs(self, examples: Sequence[Example], layout: str) -> str:
+        return "\n\n".join(
+            _fill(layout, text=self._shortened(example.text), label=example.label)
+            for example in examples
+        )
+
+    def _shortened(self, text: str) -> str:
+        # On one line: blank lines inside a text would look like the end of a pair.
+        line = " ".join(text.split())
+        if len(line) <= self.max_example_chars:
+            return line
+        return line[: self.max_example_chars - 1].rstrip() + "…"
+
+
+def _fill(layout: str, **values: str) -> str:
+    # str.format reads braces in the layout only, never in the values: they stay as they are.
+    return layout.format(**values)

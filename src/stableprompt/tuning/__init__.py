@@ -1,0 +1,1 @@
+"""The loop: collect, update, decide about the anchor, select."""

@@ -1,0 +1,131 @@
+"""Phase 4 of a step: does the anchor follow, does the policy return, or neither.
+
+Policy and anchor write several prompts each for the same query, on common random numbers, and
+both are scored on the same validation examples. Where the two are equal, so are their prompts,
+and the difference is exactly 0: no decision is ever taken on sampling noise alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from stableprompt.config import AnchorConfig, TuneConfig
+from stableprompt.models.adapters import Role
+from stableprompt.models.agent import AgentLLM
+from stableprompt.scoring.ledger import Purpose
+from stableprompt.scoring.scorer import Scorer
+from stableprompt.tasks.task import Task
+from stableprompt.tuning.candidates import CandidatePool
+from stableprompt.tuning.collect import Collector, draw_examples
+from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.randomness import derive_uniforms
+
+
+class AnchorDecision(StrEnum):
+    """What happens to policy and anchor."""
+
+    UPDATE = "update"
+    """The policy is ahead: anchor := copy of the policy."""
+    ROLL_BACK = "roll_back"
+    """The policy has fallen behind: policy := copy of the anchor, optimizer state fresh."""
+    KEEP = "keep"
+    """Neither."""
+
+
+def decide(policy_score: float, anchor_score: float, config: AnchorConfig) -> AnchorDecision:
+    """The rule of StablePrompt section 3.2, with its two thresholds.
+
+    Args:
+        policy_score: Mean validation score of the policy's prompts, 0-1.
+        anchor_score: The same of the anchor's.
+        config: Thresholds, as differences of scores (0-1).
+    """
+    lead = policy_score - anchor_score
+    if lead > config.update_threshold:
+        return AnchorDecision.UPDATE
+    if -lead > config.rollback_threshold:
+        return AnchorDecision.ROLL_BACK
+    return AnchorDecision.KEEP
+
+
+def apply(decision: AnchorDecision, agent: AgentLLM, optimizer: Any) -> None:
+    """Copy adapter and value head, by value, in the direction decided."""
+    if decision is AnchorDecision.UPDATE:
+        agent.copy(Role.POLICY, Role.ANCHOR)
+    elif decision is AnchorDecision.ROLL_BACK:
+        agent.copy(Role.ANCHOR, Role.POLICY)
+        # Momentum gathered on the way that was just abandoned must not lead there again.
+        optimizer.state.clear()
+
+
+def is_due(step: int, config: TuneConfig) -> bool:
+    """Whether a decision follows this step (counted from 0)."""
+    adaptive = config.anchor.kind == "adaptive" and config.ppo.learning
+    return adaptive and (step + 1) % config.anchor.update_period == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Both sides' validation scores and what follows from them."""
+
+    decision: AnchorDecision
+    policy_score: float
+    """Mean accuracy of the policy's prompts, 0-1; a refused prompt counts as 0."""
+    anchor_score: float
+    """The same of the anchor's."""
+
+
+class AnchorJudge:
+    """Compares policy and anchor on the validation split.
+
+    Args:
+        agent: Carries both.
+        scorer: Scores on validation.
+        guards: A prompt that could not be returned scores 0.
+        task: Gives the validation split.
+        config: Period, thresholds, prompts a side.
+    """
+
+    def __init__(
+        self, agent: AgentLLM, scorer: Scorer, guards: Guards, task: Task, config: TuneConfig
+    ) -> None:
+        self._agent = agent
+        self._scorer = scorer
+        self._guards = guards
+        self._task = task
+        self._config = config
+
+    def judge(self, step: int, collector: Collector, pool: CandidatePool) -> Judgement:
+        """Write and score the prompts of both; what was paid for is kept in the pool."""
+        config = self._config
+        query_ids = collector.query_ids(draw_examples(self._task, config, step))
+        uniforms = derive_uniforms(
+            config.seed, step, "anchor",
+            rows=config.anchor.prompts_per_decision, length=config.agent.max_prompt_tokens,
+        )
+        scores = {}
+        for role in (Role.POLICY, Role.ANCHOR):
+            responses = self._agent.sample(query_ids, uniforms, role=role)
+            self._scorer.ledger.add_agent(
+                read=len(query_ids), written=int(responses.mask.sum())
+            )
+            faults = self._guards.faults(responses)
+            for fault in faults:
+                if fault is not None:
+                    pool.count_fault(fault)
+            accepted = [
+                text for text, f in zip(responses.texts, faults, strict=True) if f is None
+            ]
+            scores[role] = self._validate(accepted, pool) / len(faults)
+        decision = decide(scores[Role.POLICY], scores[Role.ANCHOR], config.anchor)
+        return Judgement(decision, scores[Role.POLICY], scores[Role.ANCHOR])
+
+    def _validate(self, prompts: Sequence[str], pool: CandidatePool) -> float:
+        """Sum of the prompts' validation accuracies; each text is scored once a run."""
+        for prompt in prompts:
+            if prompt not in pool.validated:
+                pool.validated[prompt] = self._scorer.score(
+                    prompt, self._task.validation, Purpose.VALIDATION
+                )
+        return sum(pool.validated[prompt].accuracy for prompt in prompts)

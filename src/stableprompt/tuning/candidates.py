@@ -1,0 +1,85 @@
+"""Every prompt that was seen, and which of them deserve a second look."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stableprompt.scoring.scorer import PromptScore
+from stableprompt.tasks.prompt_checks import PromptFault
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One prompt as it was written, and what it earned; a line of ``prompts.jsonl``."""
+
+    step: int
+    writer: str
+    """policy or anchor."""
+    prompt: str
+    fault: PromptFault | None
+    """Why it was refused, or None."""
+    reward: float
+    accuracy: float | None
+    """On the examples of its step; None where it was refused."""
+    softmax_difference: float | None
+    seed_reward: float
+    """What the seed prompt earned on the same examples."""
+
+
+class CandidatePool:
+    """Prompts by text, with their gain over the seed prompt and their validation scores."""
+
+    def __init__(self) -> None:
+        self._gains: dict[str, list[float]] = {}
+        self.validated: dict[str, PromptScore] = {}
+        self.faults: dict[str, int] = {}
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """Remember prompts; refused ones are only counted."""
+        for candidate in candidates:
+            if candidate.fault is not None:
+                self.count_fault(candidate.fault)
+            else:
+                gain = candidate.reward - candidate.seed_reward
+                self._gains.setdefault(candidate.prompt, []).append(gain)
+
+    def count_fault(self, fault: PromptFault) -> None:
+        """Count one refused prompt."""
+        self.faults[fault] = self.faults.get(fault, 0) + 1
+
+    def leaderboard(self, size: int) -> list[str]:
+        """The prompts with the highest gain over the seed prompt on the same examples.
+
+        Every step has examples of its own, so rewards of different steps do not compare; gains
+        over the same prompt do. A gain seen k times is shrunk by k / (k + 1), so that one lucky
+        draw does not outrank a prompt that was good again and again.
+        """
+        trusted = {
+            prompt: sum(gains) / (len(gains) + 1) for prompt, gains in self._gains.items()
+        }
+        return sorted(trusted, key=lambda prompt: (-trusted[prompt], prompt))[:size]
+
+    @property
+    def num_unique(self) -> int:
+        """Different prompts that were not refused."""
+        return len(self._gains)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "gains": self._gains,
+            "validated": {prompt: asdict(score) for prompt, score in self.validated.items()},
+            "faults": self.faults,
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> "CandidatePool":
+        """Take back what ``to_dict`` gave."""
+        pool = cls()
+        pool._gains = dict(state["gains"])
+        pool.validated = {
+            prompt: PromptScore(**{**score, "correct": tuple(score["correct"])})
+            for prompt, score in state["validated"].items()
+        }
+        pool.faults = dict(state["faults"])
+        return pool

@@ -1,0 +1,185 @@
+"""The loop of StablePrompt: collect, update, remember, decide, write down."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from stableprompt.config import TuneConfig
+from stableprompt.models.adapters import Role
+from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
+from stableprompt.ppo.rollout import Rollout
+from stableprompt.runs.checkpoints import Checkpoint, load_last_checkpoint, save_checkpoint
+from stableprompt.runs.folder import BEST_PROMPT, PROMPTS, RESULT, STEPS, RunFolder
+from stableprompt.scoring.ledger import Ledger
+from stableprompt.scoring.scorer import Scorer
+from stableprompt.tasks.task import Task
+from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tuning.anchor import AnchorJudge, Judgement, apply, is_due
+from stableprompt.tuning.candidates import Candidate, CandidatePool
+from stableprompt.tuning.collect import Collector
+from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.randomness import derive_seed
+from stableprompt.tuning.records import Observer, StepRecord, TuneResult
+from stableprompt.tuning.selection import read_test, select
+from stableprompt.tuning.update import UpdateStats, ppo_update
+
+
+class Tuner:
+    """One run of the loop, resumable between steps.
+
+    Args:
+        task: What is tuned for.
+        config: Every setting.
+        trainable: The agent and its optimizer.
+        scorer: The target behind it.
+        guards: What is refused.
+        folder: Where the run is written down.
+        observer: Who is told.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: TuneConfig,
+        trainable: Trainable,
+        scorer: Scorer,
+        guards: Guards,
+        folder: RunFolder,
+        observer: Observer,
+    ) -> None:
+        self._task, self._config, self._trainable = task, config, trainable
+        self._scorer, self._folder, self._observer = scorer, folder, observer
+        agent = trainable.agent
+        self._collector = Collector(agent, scorer, guards, task, config)
+        self._judge = AnchorJudge(agent, scorer, guards, task, config)
+        self._pool = CandidatePool()
+        self._decisions: Counter[str] = Counter()
+
+    def run(self, setting: dict[str, Any]) -> TuneResult:
+        """Train, select, test.
+
+        Args:
+            setting: Task, models and versions, for the result.
+        """
+        config, agent = self._config, self._trainable.agent
+        first_step = self._restore()
+        self._observer.on_start(first_step, config.steps)
+        for step in range(first_step, config.steps):
+            started = time.perf_counter()
+            if config.anchor.kind == "previous":
+                agent.copy(Role.POLICY, Role.ANCHOR)
+            rollout, candidates = self._collector.collect(step)  # 1. write prompts, score them
+            stats = self._update(step, rollout)  # 2. PPO with KL to the anchor
+            self._pool.add(candidates)  # 3. remember what was seen
+            judgement = None
+            if is_due(step, config):  # 4. KEEP / UPDATE / ROLL_BACK, by copying
+                judgement = self._judge.judge(step, self._collector, self._pool)
+                apply(judgement.decision, agent, self._trainable.optimizer)
+                self._decisions[judgement.decision] += 1
+            record = self._record(step, candidates, stats, judgement, started)
+            self._write_down(record, candidates)  # 5. safe to kill here
+            self._observer.on_step(record)
+        return self._finish(setting)
+
+    def _update(self, step: int, rollout: Rollout) -> UpdateStats | None:
+        if not self._config.ppo.learning:
+            return None
+        trainable = self._trainable
+        return ppo_update(
+            trainable.prepared,
+            trainable.optimizer,
+            trainable.accelerator,
+            rollout,
+            self._config.ppo,
+            seed=derive_seed(self._config.seed, step, "minibatches"),
+        )
+
+    def _record(
+        self,
+        step: int,
+        candidates: Sequence[Candidate],
+        stats: UpdateStats | None,
+        judgement: Judgement | None,
+        started: float,
+    ) -> StepRecord:
+        accuracies = [c.accuracy for c in candidates if c.accuracy is not None]
+        leaders = self._pool.leaderboard(1)
+        return StepRecord(
+            step=step,
+            mean_reward=sum(c.reward for c in candidates) / len(candidates),
+            best_reward=max(c.reward for c in candidates),
+            seed_reward=candidates[0].seed_reward,
+            mean_accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
+            faults=dict(Counter(c.fault for c in candidates if c.fault is not None)),
+            update=asdict(stats) if stats else None,
+            anchor=asdict(judgement) if judgement else None,
+            best_prompt=leaders[0] if leaders else None,
+            target_calls=self._scorer.ledger.total_calls,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def _write_down(self, record: StepRecord, candidates: Sequence[Candidate]) -> None:
+        self._folder.append(STEPS, [asdict(record)])
+        self._folder.append(PROMPTS, [asdict(candidate) for candidate in candidates])
+        state = {
+            "pool": self._pool.to_dict(),
+            "ledger": self._scorer.ledger.to_dict(),
+            "decisions": dict(self._decisions),
+            "lengths": self._folder.lengths(),
+        }
+        save_checkpoint(
+            self._folder.checkpoints,
+            Checkpoint(record.step + 1, training_tensors(self._trainable), state),
+            keep=self._config.keep_checkpoints,
+        )
+
+    def _restore(self) -> int:
+        """Go back to the last checkpoint; the step to begin with."""
+        checkpoint = load_last_checkpoint(self._folder.checkpoints)
+        if checkpoint is None:
+            self._folder.cut_back({STEPS: 0, PROMPTS: 0})
+            return 0
+        load_training_tensors(self._trainable, checkpoint.tensors)
+        self._pool = CandidatePool.from_dict(checkpoint.state["pool"])
+        self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
+        self._decisions = Counter(checkpoint.state["decisions"])
+        self._folder.cut_back(checkpoint.state["lengths"])
+        return checkpoint.next_step
+
+    def _finish(self, setting: dict[str, Any]) -> TuneResult:
+        """Select on validation, then read the test split, then write the result."""
+        task, config, pool = self._task, self._config, self._pool
+        self._observer.on_phase("choosing the prompt on validation")
+        selection = select(pool, task, self._scorer, config.selection.num_finalists)
+        self._observer.on_phase("reading the test split, once")
+        figures = read_test(task, self._scorer, selection.prompt, seed=config.seed)
+        result = TuneResult(
+            prompt=selection.prompt,
+            seed_prompt=task.seed_prompt,
+            method=config.method,
+            seed=config.seed,
+            test=figures.test,
+            seed_test=figures.seed_test,
+            paired=figures.paired,
+            validation=selection.validation,
+            seed_validation=selection.seed_validation,
+            majority_share=task.majority_share("test"),
+            target_calls=self._scorer.ledger.total_calls,
+            cost=self._scorer.ledger.to_dict(),
+            candidates={
+                "unique": pool.num_unique,
+                "compared_on_validation": selection.num_compared,
+                "refused": dict(sorted(pool.faults.items())),
+            },
+            anchor_decisions=dict(sorted(self._decisions.items())),
+            setting=setting,
+            template=TargetTemplate(
+                config.target.position, config.target.order, config.target.input_format
+            ),
+            run_dir=self._folder.path,
+        )
+        self._folder.write_text(BEST_PROMPT, result.prompt + "\n")
+        self._folder.write_json(RESULT, result.to_dict())
+        return result
