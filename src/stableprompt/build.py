@@ -11,7 +11,7 @@ from typing import Any
 from peft import LoraConfig
 
 from stableprompt.config import TuneConfig, make_config
-from stableprompt.errors import ConfigError, DataError
+from stableprompt.errors import ConfigError, DataError, RunError
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.embedded import EMBEDDED_NAME
@@ -19,7 +19,7 @@ from stableprompt.models.loading import LoadedModel, load_model, resolve_name
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.training import prepare_training
-from stableprompt.runs.folder import CONFIG, TASK, RunFolder
+from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.archive import task_from_dict, task_to_dict
@@ -69,8 +69,8 @@ def tune(
     named = {"agent": agent, "target": target}
     models = {role: {"model": name} for role, name in named.items() if name is not None}
     config = make_config(settings, models, preset=preset)
-    folder = start_run(task, config, Path(run_dir) if run_dir else default_run_dir(task))
-    return continue_run(folder, observer or Silence())
+    path = Path(run_dir) if run_dir else default_run_dir(task)
+    return start_run(task, config, path, observer or Silence())
 
 
 def resume(run_dir: str | Path, *, observer: Observer | None = None) -> TuneResult:
@@ -84,7 +84,17 @@ def resume(run_dir: str | Path, *, observer: Observer | None = None) -> TuneResu
         RunError: that is no run folder.
         ModelError: a model cannot be loaded.
     """
-    return continue_run(RunFolder.open(Path(run_dir)), observer or Silence())
+    folder = RunFolder.open(Path(run_dir))
+    if folder.is_finished:
+        raise RunError(
+            f"the run in {folder.path} is finished; its result is in {folder.path / RESULT}"
+        )
+    task = task_from_dict(folder.read_json(TASK))
+    config = make_config(folder.read_json(CONFIG))
+    observer = observer or Silence()
+    observer.on_phase("loading models")
+    agent, target = load_models(config)
+    return _run(task, config, agent, target, folder, observer)
 
 
 def default_run_dir(task: Task) -> Path:
@@ -92,11 +102,12 @@ def default_run_dir(task: Task) -> Path:
     return Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def start_run(task: Task, config: TuneConfig, path: Path) -> RunFolder:
-    """Check data against settings and write both into a new run folder; loads no model.
+def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) -> TuneResult:
+    """Run a checked configuration in a new folder.
 
     Raises:
         DataError: the training split is too small for a step.
+        ModelError: a model cannot be loaded; nothing is left behind.
         RunError: the folder holds something already.
     """
     needed = config.agent.num_demonstrations + config.reward.examples_per_step
@@ -106,22 +117,25 @@ def start_run(task: Task, config: TuneConfig, path: Path) -> RunFolder:
             f"({config.reward.examples_per_step} to score and {config.agent.num_demonstrations} "
             "to show); add examples, or lower reward.examples_per_step"
         )
-    folder = RunFolder.create(path)
-    folder.write_json(TASK, task_to_dict(task))
-    folder.write_json(CONFIG, config.model_dump(mode="json"))
-    return folder
-
-
-def continue_run(folder: RunFolder, observer: Observer) -> TuneResult:
-    """Load the models and run what is left of a run."""
-    task = task_from_dict(folder.read_json(TASK))
-    config = make_config(folder.read_json(CONFIG))
+    RunFolder.require_free(path)
     observer.on_phase("loading models")
     agent, target = load_models(config)
+    folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
+    folder.write_json(TASK, task_to_dict(task))
+    folder.write_json(CONFIG, config.model_dump(mode="json"))
+    return _run(task, config, agent, target, folder, observer)
+
+
+def _run(
+    task: Task,
+    config: TuneConfig,
+    agent: AgentLLM,
+    target: TargetLLM,
+    folder: RunFolder,
+    observer: Observer,
+) -> TuneResult:
     template = template_of(config)
-    room = config.agent.max_prompt_tokens
-    task = drop_long_texts(task, target, template, room)
-    trainable = prepare_training(agent, config.ppo.learning_rate)
+    task = drop_long_texts(task, target, template, room=config.agent.max_prompt_tokens)
     scorer = Scorer(
         target,
         template,
@@ -130,13 +144,10 @@ def continue_run(folder: RunFolder, observer: Observer) -> TuneResult:
         accuracy_weight=config.reward.accuracy_weight,
         softmax_weight=config.reward.softmax_weight,
     )
-    guards = Guards(
-        config.guards,
-        agent,
-        task.seed_prompt,
-        [example.text for example in task.train],
-        agent.tokenizer.all_special_tokens,
-    )
+    shown = [example.text for example in task.train]
+    markup = agent.tokenizer.all_special_tokens
+    guards = Guards(config.guards, agent, task.seed_prompt, shown, markup)
+    trainable = prepare_training(agent, config.ppo.learning_rate)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
     return tuner.run(_setting(task, config, agent))
 
@@ -185,9 +196,7 @@ def template_of(config: TuneConfig) -> TargetTemplate:
     return TargetTemplate(target.position, target.order, target.input_format)
 
 
-def drop_long_texts(
-    task: Task, target: TargetLLM, template: TargetTemplate, room: int
-) -> Task:
+def drop_long_texts(task: Task, target: TargetLLM, template: TargetTemplate, room: int) -> Task:
     """Leave out texts that do not fit the target's context, and say how many.
 
     Args:
@@ -201,7 +210,8 @@ def drop_long_texts(
     """
     kept = {
         name: tuple(
-            e for e in task.splits.part(name)
+            e
+            for e in task.splits.part(name)
             if target.fits(template.messages(task.seed_prompt, e.text), room)
         )
         for name in SPLIT_NAMES
@@ -213,9 +223,7 @@ def drop_long_texts(
     return replace(task, splits=Splits(**kept), notes=(*task.notes, note))
 
 
-def evaluate(
-    task: Task, prompt: str, *, split: SplitName = "test", **settings: Any
-) -> Estimate:
+def evaluate(task: Task, prompt: str, *, split: SplitName = "test", **settings: Any) -> Estimate:
     """Score one prompt on one split, with its 95 % interval.
 
     Args:

@@ -267,7 +267,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"settings file {path} cannot be read ({error}); check the path") from error
+        raise ConfigError(
+            f"settings file {path} cannot be read ({error}); check the path"
+        ) from error
     try:
         if path.suffix == ".toml":
             settings: Any = tomllib.loads(text)
@@ -279,5 +281,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"settings file {path} does not parse: {reason}") from error
     if not isinstance(settings, dict):
-        raise ConfigError(f"settings file {path} must hold named settings, found {type(settings).__name__}")
+        raise ConfigError(
+            f"settings file {path} must hold named settings, found {type(settings).__name__}"
+        )
     return settings

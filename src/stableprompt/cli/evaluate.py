@@ -32,7 +32,9 @@ def command(
     ] = "test",
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the split, where DATA has no split column. [default: the run's, or 0]"),
+        typer.Option(
+            help="Of the split, where DATA has no split column. [default: the run's, or 0]"
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as in --set dtype=float32.")

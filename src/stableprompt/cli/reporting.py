@@ -76,13 +76,16 @@ class ConsoleObserver:
         parts.append(f"{record.seconds:.0f} s")
         self._console.print("  ".join(parts))
         if record.anchor:
+            decision = str(record.anchor["decision"]).replace("_", " ")
             self._console.print(
-                f"  anchor: {str(record.anchor['decision']).replace('_', ' ')}  (validation: policy "
-                f"{record.anchor['policy_score']:.3f}, anchor {record.anchor['anchor_score']:.3f})"
+                f"  anchor: {decision}  (on validation, policy {record.anchor['policy_score']:.3f}, "
+                f"anchor {record.anchor['anchor_score']:.3f})"
             )
         if record.best_prompt and record.best_prompt != self._leader:
             self._leader = record.best_prompt
-            self._console.print(f"  leader: [italic]{escape(_shortened(record.best_prompt))}[/italic]")
+            self._console.print(
+                f"  leader: [italic]{escape(_shortened(record.best_prompt))}[/italic]"
+            )
 
 
 def print_summary(console: Console, result: "TuneResult", seconds: float) -> None:

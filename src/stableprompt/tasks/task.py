@@ -16,6 +16,7 @@ from stableprompt.tasks.records import Record
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits, require_disjoint
 from stableprompt.tasks.table import read_csv, read_jsonl, read_table
 from stableprompt.tasks.verbalizer import Verbalizer
+from stableprompt.tasks.wording import listed
 
 if TYPE_CHECKING:
     import pandas
@@ -154,11 +155,15 @@ class Task:
             DataError: the rows cannot be used as they are.
             ConfigError: an option contradicts the rows.
         """
+        names = [str(name) for name in frame.columns]
+        if len(set(names)) < len(names):
+            raise DataError(
+                f"two columns of the frame have the same name: {listed(names)}; rename one"
+            )
         # pandas has several kinds of "missing"; all become None.
         plain = frame.astype(object).where(frame.notna(), None)
         rows = [
-            {str(name): value for name, value in row.items()}
-            for row in plain.to_dict(orient="records")
+            dict(zip(names, row, strict=True)) for row in plain.itertuples(index=False, name=None)
         ]
         return cls.from_records(rows, **options)
 

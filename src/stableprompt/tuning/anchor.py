@@ -101,22 +101,21 @@ class AnchorJudge:
         config = self._config
         query_ids = collector.query_ids(draw_examples(self._task, config, step))
         uniforms = derive_uniforms(
-            config.seed, step, "anchor",
-            rows=config.anchor.prompts_per_decision, length=config.agent.max_prompt_tokens,
+            config.seed,
+            step,
+            "anchor",
+            rows=config.anchor.prompts_per_decision,
+            length=config.agent.max_prompt_tokens,
         )
         scores = {}
         for role in (Role.POLICY, Role.ANCHOR):
             responses = self._agent.sample(query_ids, uniforms, role=role)
-            self._scorer.ledger.add_agent(
-                read=len(query_ids), written=int(responses.mask.sum())
-            )
+            self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
             faults = self._guards.faults(responses)
             for fault in faults:
                 if fault is not None:
                     pool.count_fault(fault)
-            accepted = [
-                text for text, f in zip(responses.texts, faults, strict=True) if f is None
-            ]
+            accepted = [text for text, f in zip(responses.texts, faults, strict=True) if f is None]
             scores[role] = self._validate(accepted, pool) / len(faults)
         decision = decide(scores[Role.POLICY], scores[Role.ANCHOR], config.anchor)
         return Judgement(decision, scores[Role.POLICY], scores[Role.ANCHOR])

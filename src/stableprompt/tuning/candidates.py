@@ -54,9 +54,7 @@ class CandidatePool:
         over the same prompt do. A gain seen k times is shrunk by k / (k + 1), so that one lucky
         draw does not outrank a prompt that was good again and again.
         """
-        trusted = {
-            prompt: sum(gains) / (len(gains) + 1) for prompt, gains in self._gains.items()
-        }
+        trusted = {prompt: sum(gains) / (len(gains) + 1) for prompt, gains in self._gains.items()}
         return sorted(trusted, key=lambda prompt: (-trusted[prompt], prompt))[:size]
 
     @property

