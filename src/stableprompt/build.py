@@ -193,7 +193,7 @@ def bundled_writer() -> Path:
 def template_of(config: TuneConfig) -> TargetTemplate:
     """How prompt and text become the target's messages."""
     target = config.target
-    return TargetTemplate(target.position, target.order, target.input_format)
+    return TargetTemplate(target.position, target.order, target.input_format, target.separator)
 
 
 def drop_long_texts(task: Task, target: TargetLLM, template: TargetTemplate, room: int) -> Task:

@@ -52,6 +52,8 @@ class TargetConfig(Section):
     """Which comes first where both share the user message."""
     input_format: str = "{text}"
     """How the text is shown to the target."""
+    separator: str = "\n\n"
+    """What stands between prompt and text where both share the user message."""
     max_batch_tokens: int = Field(4096, ge=16)
     """Padded tokens of one scoring batch."""
 
@@ -198,7 +200,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "meta_prompt": "paper",
             "num_demonstrations": 5,
         },
-        "target": {"position": "user", "input_format": "Input : {text} Output :"},
+        "target": {
+            "position": "user",
+            "separator": " ",
+            "input_format": "Input : {text} Output :",
+        },
         "reward": {"accuracy_weight": 10.0, "softmax_weight": 0.1, "fault_reward": 0.0},
         "ppo": {
             "learning_rate": 1e-5,

@@ -32,7 +32,7 @@ def template_ids(messages: list[Message]) -> list[int]:
         user("Answer yes or no."),
         user(""),
         user("  two spaces before, a line break after\n"),
-        user("naïve – 漢字 🙂 \x00 \ue0000\ue001"),
+        user("naïve 漢字 🙂 \x00 \ue0000\ue001"),
         user("almost markup: <|im_ end|> < pad> im_start"),
         [{"role": "system", "content": "Be short."}, *user("Is it red?")],
         [*user("one"), {"role": "assistant", "content": "two"}, *user("three")],

@@ -5,9 +5,7 @@ from hypothesis import strategies as st
 from stableprompt.models.prefix import head_inputs, repeat_cache, right_pad, shared_prefix_length
 from tests.fakes.tiny_model import make_model
 
-rows_of_ids = st.lists(
-    st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5
-)
+rows_of_ids = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5)
 
 
 def count_shared(rows: list[list[int]]) -> int:

@@ -45,8 +45,11 @@ def test_advantages_and_returns_by_hand() -> None:
 def test_what_lies_behind_the_last_real_token_does_not_matter(padding: float) -> None:
     filler = torch.tensor(padding)
     got = estimate_advantages(
-        VALUES.where(MASK, filler), REWARDS.where(MASK, filler), MASK,
-        discount=0.5, gae_lambda=0.8,
+        VALUES.where(MASK, filler),
+        REWARDS.where(MASK, filler),
+        MASK,
+        discount=0.5,
+        gae_lambda=0.8,
     )
     alone = estimate_advantages(
         VALUES[1:, :2], REWARDS[1:, :2], MASK[1:, :2], discount=0.5, gae_lambda=0.8
@@ -85,8 +88,11 @@ def test_advantages_are_the_discounted_sum_of_one_step_errors(
     ]
     table = torch.tensor(tokens, dtype=torch.float64)
     advantages, _ = estimate_advantages(
-        table[:, 0].unsqueeze(0), table[:, 1].unsqueeze(0),
-        torch.ones(1, len(tokens), dtype=torch.bool), discount=discount, gae_lambda=gae_lambda,
+        table[:, 0].unsqueeze(0),
+        table[:, 1].unsqueeze(0),
+        torch.ones(1, len(tokens), dtype=torch.bool),
+        discount=discount,
+        gae_lambda=gae_lambda,
     )
     assert advantages[0].tolist() == pytest.approx(expected, abs=1e-12)
 

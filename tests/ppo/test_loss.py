@@ -136,10 +136,12 @@ def expectation(
     estimator: Callable[[Tensor, Tensor, Tensor], Tensor], policy: Tensor, anchor: Tensor
 ) -> Tensor:
     """Over all outcomes, each as often as the policy draws it; the weights carry no gradient."""
-    return torch.stack([
-        chance * estimator(policy[k].view(1, 1), anchor[k].view(1, 1), ONE)
-        for k, chance in enumerate(policy.detach().exp())
-    ]).sum()
+    return torch.stack(
+        [
+            chance * estimator(policy[k].view(1, 1), anchor[k].view(1, 1), ONE)
+            for k, chance in enumerate(policy.detach().exp())
+        ]
+    ).sum()
 
 
 def test_anchor_kl_is_the_kl_in_expectation() -> None:

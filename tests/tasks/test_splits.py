@@ -34,9 +34,11 @@ def test_each_label_is_cut_in_the_given_proportions() -> None:
     assert label_counts(splits, "b") == [8, 6, 6]
 
 
-def test_ties_over_many_small_labels_do_not_starve_a_split() -> None:
+@pytest.mark.parametrize("test_fraction", [0.3, 1 - 0.3 - 0.4])  # 0.29999999999999993
+def test_ties_over_many_small_labels_do_not_starve_a_split(test_fraction: float) -> None:
     # Five a label: shares 2, 1.5, 1.5. The odd one goes to validation and test in turn.
-    splits = split_examples(examples_of(a=5, b=5, c=5, d=5), seed=0)
+    examples = examples_of(a=5, b=5, c=5, d=5)
+    splits = split_examples(examples, seed=0, fractions=(0.4, 0.3, test_fraction))
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [8, 6, 6]
 
 

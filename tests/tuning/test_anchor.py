@@ -142,8 +142,9 @@ def test_keep_changes_nothing(trainable: Trainable) -> None:
 
 def test_equal_policies_are_never_told_apart(run: Run) -> None:
     # A learning rate of almost nothing: policy and anchor write the same prompts.
-    result = run(ppo={"learning_rate": 1e-12}, anchor={"update_threshold": 0.0,
-                                                       "rollback_threshold": 0.0})
+    result = run(
+        ppo={"learning_rate": 1e-12}, anchor={"update_threshold": 0.0, "rollback_threshold": 0.0}
+    )
     assert result.anchor_decisions == {"keep": 2}
 
 

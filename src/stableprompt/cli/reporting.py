@@ -67,7 +67,7 @@ class ConsoleObserver:
             f"step {record.step + 1:>3}/{self._steps}",
             f"reward {record.mean_reward:+.3f}",
             f"best {record.best_reward:+.3f}",
-            f"seed {record.seed_reward:+.3f}",
+            f"seed {record.seed_reward or 0.0:+.3f}",
         ]
         if record.update:
             parts.append(f"KL {record.update['anchor_kl']:.3f}")
@@ -78,7 +78,7 @@ class ConsoleObserver:
         if record.anchor:
             decision = str(record.anchor["decision"]).replace("_", " ")
             self._console.print(
-                f"  anchor: {decision}  (on validation, policy {record.anchor['policy_score']:.3f}, "
+                f"  anchor: {decision}  (validation: policy {record.anchor['policy_score']:.3f}, "
                 f"anchor {record.anchor['anchor_score']:.3f})"
             )
         if record.best_prompt and record.best_prompt != self._leader:

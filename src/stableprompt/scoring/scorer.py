@@ -51,7 +51,7 @@ class Scorer:
     ) -> None:
         self.ledger = ledger
         self._target = target
-        self._template = template
+        self.template = template
         self._verbalizer = verbalizer
         self._weights = {"accuracy_weight": accuracy_weight, "softmax_weight": softmax_weight}
 
@@ -64,7 +64,7 @@ class Scorer:
             purpose: For the ledger.
         """
         scores = self._target.label_scores(
-            [self._template.messages(prompt, example.text) for example in examples],
+            [self.template.messages(prompt, example.text) for example in examples],
             self._verbalizer.label_words,
         )
         self.ledger.add_target(purpose, calls=len(examples), tokens=scores.num_tokens)

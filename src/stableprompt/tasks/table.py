@@ -103,7 +103,6 @@ def _read_parquet(path: Path) -> list[Row]:
             f"cannot read {path}: pyarrow is not installed; run pip install 'stableprompt[parquet]'"
         ) from error
     try:
-        # ParquetFile, not read_table: that one adds columns from folders named like key=value.
         with pyarrow.parquet.ParquetFile(path) as file:
             table = file.read()
         rows: list[Row] = table.to_pylist()

@@ -5,7 +5,6 @@ both are scored on the same validation examples. Where the two are equal, so are
 and the difference is exactly 0: no decision is ever taken on sampling noise alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,8 +14,9 @@ from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import Scorer
+from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.task import Task
-from stableprompt.tuning.candidates import CandidatePool
+from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.randomness import derive_uniforms
@@ -96,7 +96,9 @@ class AnchorJudge:
         self._task = task
         self._config = config
 
-    def judge(self, step: int, collector: Collector, pool: CandidatePool) -> Judgement:
+    def judge(
+        self, step: int, collector: Collector, pool: CandidatePool
+    ) -> tuple[Judgement, list[Candidate]]:
         """Write and score the prompts of both; what was paid for is kept in the pool."""
         config = self._config
         query_ids = collector.query_ids(draw_examples(self._task, config, step))
@@ -107,24 +109,40 @@ class AnchorJudge:
             rows=config.anchor.prompts_per_decision,
             length=config.agent.max_prompt_tokens,
         )
-        scores = {}
+        judged = {}
         for role in (Role.POLICY, Role.ANCHOR):
             responses = self._agent.sample(query_ids, uniforms, role=role)
             self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
-            faults = self._guards.faults(responses)
-            for fault in faults:
-                if fault is not None:
-                    pool.count_fault(fault)
-            accepted = [text for text, f in zip(responses.texts, faults, strict=True) if f is None]
-            scores[role] = self._validate(accepted, pool) / len(faults)
-        decision = decide(scores[Role.POLICY], scores[Role.ANCHOR], config.anchor)
-        return Judgement(decision, scores[Role.POLICY], scores[Role.ANCHOR])
-
-    def _validate(self, prompts: Sequence[str], pool: CandidatePool) -> float:
-        """Sum of the prompts' validation accuracies; each text is scored once a run."""
-        for prompt in prompts:
-            if prompt not in pool.validated:
-                pool.validated[prompt] = self._scorer.score(
-                    prompt, self._task.validation, Purpose.VALIDATION
+            judged[role] = [
+                self._candidate(step, role, prompt, fault, pool)
+                for prompt, fault in zip(
+                    responses.texts, self._guards.faults(responses), strict=True
                 )
-        return sum(pool.validated[prompt].accuracy for prompt in prompts)
+            ]
+        candidates = [*judged[Role.POLICY], *judged[Role.ANCHOR]]
+        pool.add(candidates)
+        policy, anchor = (
+            sum(c.accuracy or 0.0 for c in judged[role]) / len(judged[role]) for role in judged
+        )
+        return Judgement(decide(policy, anchor, config.anchor), policy, anchor), candidates
+
+    def _candidate(
+        self, step: int, role: Role, prompt: str, fault: PromptFault | None, pool: CandidatePool
+    ) -> Candidate:
+        """Score one prompt on validation; each text is scored there once a run."""
+        if fault is None and prompt not in pool.validated:
+            pool.validated[prompt] = self._scorer.score(
+                prompt, self._task.validation, Purpose.VALIDATION
+            )
+        score = pool.validated[prompt] if fault is None else None
+        return Candidate(
+            step=step,
+            writer=role,
+            scored_on=Purpose.VALIDATION,
+            prompt=prompt,
+            fault=fault,
+            reward=score.reward if score else self._config.reward.fault_reward,
+            accuracy=score.accuracy if score else None,
+            softmax_difference=score.softmax_difference if score else None,
+            seed_reward=None,
+        )

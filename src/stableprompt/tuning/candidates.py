@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stableprompt.models.adapters import Role
+from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.prompt_checks import PromptFault
 
@@ -13,17 +15,21 @@ class Candidate:
     """One prompt as it was written, and what it earned; a line of ``prompts.jsonl``."""
 
     step: int
-    writer: str
+    writer: Role
     """policy or anchor."""
+    scored_on: Purpose
+    """training: the step's examples, for the update; validation: for an anchor decision."""
     prompt: str
     fault: PromptFault | None
     """Why it was refused, or None."""
     reward: float
+    """``fault_reward`` where it was refused."""
     accuracy: float | None
-    """On the examples of its step; None where it was refused."""
+    """0-1; None where it was refused."""
     softmax_difference: float | None
-    seed_reward: float
-    """What the seed prompt earned on the same examples."""
+    """In [-1, 1]; None where it was refused."""
+    seed_reward: float | None
+    """What the seed prompt earned on the same examples; None for anchor decisions."""
 
 
 class CandidatePool:
@@ -38,14 +44,10 @@ class CandidatePool:
         """Remember prompts; refused ones are only counted."""
         for candidate in candidates:
             if candidate.fault is not None:
-                self.count_fault(candidate.fault)
-            else:
+                self.faults[candidate.fault] = self.faults.get(candidate.fault, 0) + 1
+            elif candidate.seed_reward is not None:
                 gain = candidate.reward - candidate.seed_reward
                 self._gains.setdefault(candidate.prompt, []).append(gain)
-
-    def count_fault(self, fault: PromptFault) -> None:
-        """Count one refused prompt."""
-        self.faults[fault] = self.faults.get(fault, 0) + 1
 
     def leaderboard(self, size: int) -> list[str]:
         """The prompts with the highest gain over the seed prompt on the same examples.
@@ -59,8 +61,8 @@ class CandidatePool:
 
     @property
     def num_unique(self) -> int:
-        """Different prompts that were not refused."""
-        return len(self._gains)
+        """Different prompts that were scored, the seed prompt among them once it was validated."""
+        return len(self._gains.keys() | self.validated.keys())
 
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

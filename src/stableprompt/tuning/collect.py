@@ -113,6 +113,7 @@ class Collector:
                 Candidate(
                     step=step,
                     writer=Role.POLICY,
+                    scored_on=Purpose.TRAINING,
                     prompt=prompt,
                     fault=fault,
                     reward=score.reward if score else self._config.reward.fault_reward,

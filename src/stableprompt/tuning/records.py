@@ -16,7 +16,7 @@ class StepRecord:
     mean_reward: float
     """Of all prompts of the step, refused ones included."""
     best_reward: float
-    seed_reward: float
+    seed_reward: float | None
     """The seed prompt's, on the same examples."""
     mean_accuracy: float | None
     """Of the prompts that were not refused, 0-1; None where all were."""

@@ -15,7 +15,6 @@ from stableprompt.runs.folder import BEST_PROMPT, PROMPTS, RESULT, STEPS, RunFol
 from stableprompt.scoring.ledger import Ledger
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.task import Task
-from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.anchor import AnchorJudge, Judgement, apply, is_due
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector
@@ -73,13 +72,14 @@ class Tuner:
             rollout, candidates = self._collector.collect(step)  # 1. write prompts, score them
             stats = self._update(step, rollout)  # 2. PPO with KL to the anchor
             self._pool.add(candidates)  # 3. remember what was seen
-            judgement = None
+            judgement: Judgement | None = None
+            judged: list[Candidate] = []
             if is_due(step, config):  # 4. KEEP / UPDATE / ROLL_BACK, by copying
-                judgement = self._judge.judge(step, self._collector, self._pool)
+                judgement, judged = self._judge.judge(step, self._collector, self._pool)
                 apply(judgement.decision, agent, self._trainable.optimizer)
                 self._decisions[judgement.decision] += 1
             record = self._record(step, candidates, stats, judgement, started)
-            self._write_down(record, candidates)  # 5. safe to kill here
+            self._write_down(record, [*candidates, *judged])  # 5. safe to kill here
             self._observer.on_step(record)
         return self._finish(setting)
 
@@ -175,9 +175,7 @@ class Tuner:
             },
             anchor_decisions=dict(sorted(self._decisions.items())),
             setting=setting,
-            template=TargetTemplate(
-                config.target.position, config.target.order, config.target.input_format
-            ),
+            template=self._scorer.template,
             run_dir=self._folder.path,
         )
         self._folder.write_text(BEST_PROMPT, result.prompt + "\n")

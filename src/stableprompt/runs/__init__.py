@@ -1,0 +1,1 @@
+"""What is left on disk: the run folder and its checkpoints."""

@@ -1,0 +1,86 @@
+"""What answers at once: ``--help``, ``--version``, ``tasks``; none of it loads torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stableprompt.tasks.bundled_tasks import bundled_names, describe_bundled
+from stableprompt.version import __version__
+from tests.cli.conftest import assert_fits, invoke_app
+
+# Imports of torch fail in this process, so that whoever tries is caught.
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from stableprompt.cli import main
+main()
+"""
+
+
+def run_without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--help"], "Find the best prompt"),
+        (["--version"], f"stableprompt {__version__}"),
+        (["tasks"], "support"),
+        (["tune", "--help"], "--resume"),
+        (["evaluate", "--help"], "--split"),
+    ],
+)
+def test_it_needs_no_torch(arguments: list[str], expected: str) -> None:
+    done = run_without_torch(*arguments)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert expected in done.stdout
+
+
+def test_the_check_catches_whoever_imports_torch() -> None:
+    done = run_without_torch("doctor")  # looks at the devices that torch sees
+    assert done.returncode != 0
+    assert "torch" in done.stderr
+
+
+def test_the_installed_program_and_the_module_are_one() -> None:
+    program = Path(sys.executable).parent / "stableprompt"
+    for command in ([program], [sys.executable, "-m", "stableprompt"]):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"stableprompt {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["tune", "evaluate", "tasks", "doctor"])
+def test_help_names_every_command_and_fits(command: str) -> None:
+    overview, own = invoke_app("--help"), invoke_app(command, "--help")
+    assert overview.exit_code == own.exit_code == 0
+    assert command in overview.stdout
+    assert_fits(overview.stdout)
+    assert_fits(own.stdout)
+
+
+def test_help_of_tune_offers_every_method_and_preset() -> None:
+    shown = " ".join(invoke_app("tune", "--help").stdout.replace("│", " ").split())
+    assert "One of appo, ppo-fixed, ppo-previous, best-of-n." in shown
+    assert "One of default, paper." in shown
+
+
+def test_tasks_shows_sizes_and_labels() -> None:
+    done = invoke_app("tasks")
+    assert done.exit_code == 0
+    assert_fits(done.stdout)
+    for name in bundled_names():
+        card = describe_bundled(name)
+        assert name in done.stdout
+        assert " / ".join(str(size) for size in card.sizes.values()) in done.stdout
+
+
+def test_an_unknown_command_is_refused() -> None:
+    done = invoke_app("tuen")
+    assert done.exit_code == 2
+    assert "tuen" in done.stderr

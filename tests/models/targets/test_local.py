@@ -1,0 +1,250 @@
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from stableprompt.models.adapters import AdaptedModel
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.chat import Message, encode_chat
+from stableprompt.models.loading import LoadedModel
+from stableprompt.models.targets.local import ANSWER_ROOM, LocalTarget
+from tests.fakes.agents import disturb, make_loaded, make_lora
+from tests.fakes.tiny_model import make_tokenizer
+
+TEXTS = ["It is red.", "ok", "A much longer message, with many more words in it than others.", "b?"]
+SINGLE = ("y", "n")
+MIXED = ("y", "red", "n", "on hold")
+BEGINNING = ("on", "on hold", "y")
+
+
+def conversation(text: str) -> list[Message]:
+    return [{"role": "user", "content": f"Classify the message. Input: {text}"}]
+
+
+CONVERSATIONS = [conversation(text) for text in TEXTS]
+
+
+def make_gpt2() -> GPT2LMHeadModel:
+    """Absolute positions, unlike Llama's."""
+    config = GPT2Config(
+        vocab_size=len(make_tokenizer()),
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=512,
+        initializer_range=0.15,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def loaded(request: pytest.FixtureRequest) -> LoadedModel:
+    return make_loaded(model=make_gpt2() if request.param == "gpt2" else None)
+
+
+def label_ids(loaded: LoadedModel, words: Sequence[str], *, end: bool) -> list[list[int]]:
+    ids = loaded.tokenizer(list(words), add_special_tokens=False)["input_ids"]
+    return [[*row, loaded.tokenizer.eos_token_id] if end else list(row) for row in ids]
+
+
+@torch.no_grad()
+def naive_probs(
+    loaded: LoadedModel, conversations: Sequence[list[Message]], labels: list[list[int]]
+) -> Tensor:
+    """One forward pass an example and label: no cache, no padding, no batch."""
+    rows = []
+    for messages in conversations:
+        query = encode_chat(loaded.tokenizer, messages)
+        row = []
+        for label in labels:
+            logits = loaded.model(torch.tensor([query + label]), use_cache=False).logits[0]
+            told = logits[len(query) - 1 : -1].log_softmax(dim=-1)
+            row.append(told[torch.arange(len(label)), torch.tensor(label)].sum())
+        rows.append(torch.stack(row))
+    return torch.stack(rows).softmax(dim=1)
+
+
+def assert_same(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "num_tokens"),
+    [(SINGLE, [1, 1]), (MIXED, [1, 1, 2, 7]), (("red", "green", "blue"), [2, 2, 3])],
+)
+def test_label_probs_are_those_of_whole_sequences(
+    loaded: LoadedModel, words: tuple[str, ...], num_tokens: list[int]
+) -> None:
+    labels = label_ids(loaded, words, end=False)
+    assert sorted(len(ids) for ids in labels) == num_tokens
+    got = LocalTarget(loaded).label_scores(CONVERSATIONS, words).label_probs
+    assert_same(got, naive_probs(loaded, CONVERSATIONS, labels))
+    assert_same(got.sum(dim=1), torch.ones(len(TEXTS)))
+    assert (got[0] - got[2]).abs().max() > 1e-3  # the examples do differ
+    assert got.dtype == torch.float32
+
+
+@pytest.mark.parametrize("words", [BEGINNING, ("on hold", "y", "on"), ("on", "on")])
+def test_where_one_label_begins_another_the_end_of_the_turn_is_scored_too(
+    loaded: LoadedModel, words: tuple[str, ...]
+) -> None:
+    got = LocalTarget(loaded).label_scores(CONVERSATIONS, words).label_probs
+    assert_same(got, naive_probs(loaded, CONVERSATIONS, label_ids(loaded, words, end=True)))
+
+
+@torch.no_grad()
+def test_a_longer_label_can_be_the_more_probable_one() -> None:
+    loaded = make_loaded()
+    words = ("o", "on")
+    [[_], [o, n]] = label_ids(loaded, words, end=False)
+    # Turn the head so that after "o" an "n" is nearly certain.
+    ids = torch.tensor([[*encode_chat(loaded.tokenizer, CONVERSATIONS[0]), o]])
+    state = loaded.model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
+    loaded.model.lm_head.weight[n] += 20 * state / state.norm() ** 2
+    probs = LocalTarget(loaded).label_scores(CONVERSATIONS[:1], words).label_probs
+    assert_same(probs, naive_probs(loaded, CONVERSATIONS[:1], label_ids(loaded, words, end=True)))
+    assert probs[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 40, 100, 100_000])
+def test_the_size_of_a_batch_changes_nothing(loaded: LoadedModel, max_batch_tokens: int) -> None:
+    got = LocalTarget(loaded, max_batch_tokens=max_batch_tokens).label_scores(CONVERSATIONS, MIXED)
+    assert_same(
+        got.label_probs, naive_probs(loaded, CONVERSATIONS, label_ids(loaded, MIXED, end=False))
+    )
+
+
+def test_a_batch_holds_no_more_padded_tokens_than_allowed() -> None:
+    loaded = make_loaded()
+    limit, shapes = 60, []
+    forward = loaded.model.forward
+
+    def watched(**options: Tensor) -> object:
+        shapes.append(tuple(options["input_ids"].shape))
+        return forward(**options)
+
+    loaded.model.forward = watched
+    conversations = [conversation(str(10 ** (n % 9))) for n in range(20)]
+    LocalTarget(loaded, max_batch_tokens=limit).label_scores(conversations, SINGLE)
+    [prefix, *batches] = shapes
+    assert prefix[0] == 1
+    assert sum(rows for rows, _ in batches) == 20
+    assert all(rows * length <= limit for rows, length in batches)
+    assert any(rows > 1 for rows, _ in batches)
+    assert len(batches) > 1
+
+
+def test_the_order_of_the_examples_changes_nothing(loaded: LoadedModel) -> None:
+    target = LocalTarget(loaded)
+    got = target.label_scores(CONVERSATIONS, MIXED).label_probs
+    turned = target.label_scores(CONVERSATIONS[::-1], MIXED).label_probs
+    assert_same(turned.flip(0), got)
+
+
+def test_the_order_of_the_labels_is_the_order_of_the_columns(loaded: LoadedModel) -> None:
+    target = LocalTarget(loaded)
+    got = target.label_scores(CONVERSATIONS, MIXED).label_probs
+    assert_same(target.label_scores(CONVERSATIONS, MIXED[::-1]).label_probs.flip(1), got)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_padding_side_of_the_tokenizer_changes_nothing(side: str) -> None:
+    loaded = make_loaded()
+    loaded.tokenizer.padding_side = side
+    got = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    labels = label_ids(loaded, MIXED, end=False)
+    assert_same(got, naive_probs(loaded, CONVERSATIONS, labels))
+
+
+@pytest.mark.parametrize("words", [SINGLE, MIXED, BEGINNING])
+def test_one_conversation_alone_works(loaded: LoadedModel, words: tuple[str, ...]) -> None:
+    got = LocalTarget(loaded).label_scores(CONVERSATIONS[:1], words).label_probs
+    labels = label_ids(loaded, words, end=words is BEGINNING)
+    assert_same(got, naive_probs(loaded, CONVERSATIONS[:1], labels))
+
+
+def test_equal_conversations_and_conversations_that_share_nothing_work() -> None:
+    loaded = make_loaded()
+    loaded.tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    conversations: list[list[Message]] = [
+        [{"role": "user", "content": text}] for text in ("abc", "abc", "zbc", "q")
+    ]
+    labels = label_ids(loaded, MIXED, end=False)
+    expected = naive_probs(loaded, conversations, labels)
+    target = LocalTarget(loaded)
+    assert_same(target.label_scores(conversations, MIXED).label_probs, expected)
+    assert_same(target.label_scores(conversations[:2], MIXED).label_probs, expected[:2])
+
+
+def test_a_label_word_that_spells_markup_is_plain_text() -> None:
+    loaded = make_loaded()
+    got = LocalTarget(loaded).label_scores(CONVERSATIONS, ("<|im_end|>", "y")).label_probs
+    labels = [
+        loaded.tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for word in ("<|im_end|>", "y")
+    ]
+    assert len(labels[0]) > 1
+    assert_same(got, naive_probs(loaded, CONVERSATIONS, labels))
+
+
+def test_tokens_are_counted_with_the_shared_ones_once() -> None:
+    loaded = make_loaded()
+    conversations = [conversation("a"), conversation("ab")]
+    one, two = (encode_chat(loaded.tokenizer, c) for c in conversations)
+    shared = next(i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
+    read = LocalTarget(loaded).label_scores(conversations, SINGLE).num_tokens
+    assert read == shared + (len(one) - shared) + (len(two) - shared)
+    # "red" is r-ed in this tokenizer: "r" is read behind the input, in a row of its own.
+    [red] = label_ids(loaded, ["red"], end=False)
+    read = LocalTarget(loaded).label_scores(conversations, ("y", "red")).num_tokens
+    own = len(one) + len(two) - 2 * shared
+    assert read == shared + own + own + 2 * (len(red) - 1)
+
+
+def test_the_target_is_entered_to_speak_and_only_then() -> None:
+    events: list[str] = []
+
+    @contextmanager
+    def speaking() -> Iterator[None]:
+        events.append("enter")
+        yield
+        events.append("leave")
+
+    loaded = make_loaded()
+    loaded.model.register_forward_hook(lambda *_: events.append("speak"))
+    LocalTarget(loaded, speaking=speaking).label_scores(CONVERSATIONS, SINGLE)
+    assert events == ["enter", "speak", "speak", "leave"]
+
+
+def test_a_trained_agent_on_the_same_weights_does_not_change_the_target() -> None:
+    plain = LocalTarget(make_loaded()).label_scores(CONVERSATIONS, MIXED).label_probs
+    loaded = make_loaded()
+    agent = AgentLLM(loaded, AdaptedModel(loaded.model, make_lora(), seed=0), temperature=1.0)
+    disturb(agent.learned_parameters())
+    got = LocalTarget(loaded, speaking=agent.as_base).label_scores(CONVERSATIONS, MIXED).label_probs
+    assert torch.equal(got, plain)
+    as_policy = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    assert (as_policy - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False), (1, True)])
+def test_fits_leaves_room_for_the_prompt_and_the_answer(spare: int, fits: bool) -> None:
+    loaded = make_loaded()
+    used = len(encode_chat(loaded.tokenizer, CONVERSATIONS[0]))
+    loaded.model.config.max_position_embeddings = used + 7 + ANSWER_ROOM + spare
+    assert LocalTarget(loaded).fits(CONVERSATIONS[0], room=7) is fits
+
+
+def test_fits_knows_the_context_of_gpt2() -> None:
+    loaded = make_loaded(model=make_gpt2())
+    target = LocalTarget(loaded)
+    used = len(encode_chat(loaded.tokenizer, CONVERSATIONS[0]))
+    assert target.fits(CONVERSATIONS[0], room=512 - ANSWER_ROOM - used)
+    assert not target.fits(CONVERSATIONS[0], room=512 - ANSWER_ROOM - used + 1)

@@ -1,0 +1,352 @@
+"""Settings: what is refused, which layer wins, what the presets say, and the settings files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stableprompt.config import METHODS, PRESETS, TuneConfig, make_config, merge, read_settings
+from stableprompt.errors import ConfigError, StablePromptError
+
+
+def nested(dotted: str, value: Any) -> dict[str, Any]:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return value
+
+
+def value_of(config: TuneConfig, dotted: str) -> Any:
+    found: Any = config
+    for part in dotted.split("."):
+        found = getattr(found, part)
+    return found
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "ppo.lr", "agent.lora.rank", "anchor.Kind"])
+def test_an_unknown_setting_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match="does not exist") as caught:
+        make_config(nested(name, 1))
+    assert f"'{name.rsplit('.rank')[0]}'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", -1),
+        ("steps", 2.5),
+        ("seed", -1),
+        ("keep_checkpoints", 0),
+        ("dtype", "int8"),
+        ("agent.temperature", 0),
+        ("agent.lora_rank", 0),
+        ("agent.max_prompt_tokens", 0),
+        ("agent.num_demonstrations", 0),
+        ("agent.meta_prompt", "mine"),
+        ("agent.model", None),
+        ("target.position", "assistant"),
+        ("target.max_batch_tokens", 15),
+        ("reward.accuracy_weight", -0.1),
+        ("reward.examples_per_step", 0),
+        ("ppo.learning_rate", 0),
+        ("ppo.learning_rate", "fast"),
+        ("ppo.prompts_per_step", 1),
+        ("ppo.minibatch_size", 0),
+        ("ppo.gae_lambda", 1.01),
+        ("ppo.discount", -0.01),
+        ("ppo.clip_range", 0),
+        ("ppo.kl_coef", -1),
+        ("ppo.advantage", "none"),
+        ("ppo", 3),
+        ("anchor.update_period", 0),
+        ("anchor.update_threshold", -0.01),
+        ("anchor.rollback_threshold", -0.01),
+        ("anchor.prompts_per_decision", 1),
+        ("anchor.kind", "moving"),
+        ("guards.max_perplexity_ratio", 0),
+        ("selection.num_finalists", 0),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_was_found(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(nested(name, value))
+    message = str(caught.value)
+    assert message.startswith(f"setting '{name}': ")
+    assert message.endswith(f"found {value!r}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("agent.temperature", 1e-6),
+        ("target.max_batch_tokens", 16),
+        ("ppo.prompts_per_step", 2),
+        ("ppo.gae_lambda", 1),
+        ("ppo.discount", 0),
+        ("anchor.update_threshold", 0),
+        ("anchor.prompts_per_decision", 2),
+        ("guards.max_perplexity_ratio", None),
+        ("reward.fault_reward", -3),
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(name: str, value: object) -> None:
+    assert value_of(make_config(nested(name, value)), name) == value
+
+
+@pytest.mark.parametrize(
+    "name", ["reward.fault_reward", "ppo.learning_rate", "ppo.kl_coef", "agent.temperature"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_must_be_finite(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=name):
+        make_config(nested(name, value))
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'dpo' is unknown; use one of appo, ppo-fixed"):
+        make_config({"method": "dpo"})
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'papr' is unknown; use one of default, paper"):
+        make_config(preset="papr")
+
+
+def test_config_errors_can_be_caught_as_the_packages_and_as_value_errors() -> None:
+    with pytest.raises(StablePromptError):
+        make_config({"steps": -1})
+    with pytest.raises(ValueError, match="steps"):
+        make_config({"steps": -1})
+
+
+# --- settings that must agree ---
+
+
+def test_an_adaptive_anchor_needs_a_decision_within_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"update_period 5 never fires in 4 steps"):
+        make_config({"steps": 4})
+    assert make_config({"steps": 5}).steps == 5
+    assert make_config({"steps": 4, "anchor": {"update_period": 4}}).steps == 4
+
+
+@pytest.mark.parametrize("method", ["ppo-fixed", "ppo-previous", "best-of-n"])
+def test_methods_without_decisions_take_any_number_of_steps(method: str) -> None:
+    assert make_config({"steps": 1, "method": method}).steps == 1
+
+
+def test_without_steps_no_decision_is_missed() -> None:
+    assert make_config({"steps": 0}).steps == 0
+
+
+# --- methods, presets, layers ---
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "learning"),
+    [
+        ("appo", "adaptive", True),
+        ("ppo-fixed", "fixed", True),
+        ("ppo-previous", "previous", True),
+        ("best-of-n", "fixed", False),
+    ],
+)
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_method_is_a_kind_of_anchor_and_whether_the_policy_learns(
+    method: str, kind: str, learning: bool, preset: str
+) -> None:
+    config = make_config({"method": method}, preset=preset)
+    assert (config.method, config.anchor.kind, config.ppo.learning) == (method, kind, learning)
+
+
+def test_without_anything_the_method_is_appo() -> None:
+    config = make_config()
+    assert (config.method, config.anchor.kind, config.ppo.learning) == ("appo", "adaptive", True)
+
+
+def test_settings_win_over_the_method() -> None:
+    config = make_config({"method": "best-of-n", "anchor": {"kind": "previous"}})
+    assert config.anchor.kind == "previous"
+    assert not config.ppo.learning
+
+
+def test_settings_win_over_the_preset_and_leave_the_rest_of_it() -> None:
+    config = make_config({"ppo": {"learning_rate": 0.5}}, preset="paper")
+    assert config.ppo.learning_rate == 0.5
+    assert config.ppo.prompts_per_step == 4
+    assert config.steps == 200
+
+
+def test_a_later_layer_wins_over_an_earlier_one() -> None:
+    file = {"seed": 1, "ppo": {"ppo_epochs": 7, "minibatch_size": 3}}
+    config = make_config(file, {"ppo": {"ppo_epochs": 9}}, {"seed": 2})
+    assert (config.seed, config.ppo.ppo_epochs, config.ppo.minibatch_size) == (2, 9, 3)
+
+
+def test_merging_changes_none_of_the_layers() -> None:
+    first, second = {"a": {"b": 1}}, {"a": {"c": 2}}
+    merged = merge(first, second)
+    merged["a"]["d"] = 3
+    assert (first, second) == ({"a": {"b": 1}}, {"a": {"c": 2}})
+    assert merge({"a": {"b": 1}}, {"a": 5}) == {"a": 5}
+    assert merge({"a": 5}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+
+
+PAPER = {
+    # Table 6 and section 4 of Kwon et al. (2024).
+    "ppo.learning_rate": 1e-5,
+    "ppo.prompts_per_step": 4,
+    "ppo.clip_range": 0.2,
+    "ppo.value_coef": 0.1,
+    "ppo.gae_lambda": 0.95,
+    "ppo.discount": 1.0,
+    "ppo.advantage": "gae",
+    "agent.lora_rank": 16,
+    "agent.lora_alpha": 32,
+    "agent.max_prompt_tokens": 150,
+    "agent.num_demonstrations": 5,
+    "agent.meta_prompt": "paper",
+    "agent.adapter": "none",
+    "anchor.kind": "adaptive",
+    "anchor.update_threshold": 0.05,
+    "anchor.rollback_threshold": 0.1,
+    "reward.accuracy_weight": 10.0,
+    "reward.softmax_weight": 0.1,
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_preset_is_the_paper(name: str) -> None:
+    assert value_of(make_config(preset="paper"), name) == PAPER[name]
+
+
+# --- the model ---
+
+
+def test_a_configuration_never_changes() -> None:
+    config = make_config()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.steps = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        config.ppo.learning_rate = 3.0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", list(METHODS))
+def test_what_is_dumped_is_taken_back(preset: str, method: str) -> None:
+    given = {"method": method, "seed": 3, "guards": {"max_perplexity_ratio": None}}
+    config = make_config(given, preset=preset)
+    assert make_config(config.model_dump()) == config
+    assert make_config(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_settings_that_overrule_the_method_survive_a_round_trip() -> None:
+    config = make_config(
+        {"method": "appo", "anchor": {"kind": "fixed"}, "ppo": {"learning": False}}
+    )
+    assert make_config(config.model_dump(mode="json")) == config
+
+
+def test_every_setting_says_what_it_means() -> None:
+    sections = [field.annotation for field in TuneConfig.model_fields.values()]
+    silent = [
+        f"{model.__name__}.{name}"
+        for model in [TuneConfig, *(s for s in sections if hasattr(s, "model_fields"))]
+        for name, field in model.model_fields.items()
+        if not field.description and not hasattr(field.annotation, "model_fields")
+    ]
+    assert silent == []
+
+
+# --- settings files ---
+
+TOML = """
+steps = 30
+[ppo]
+learning_rate = 1e-4
+advantage = "gae"
+[guards]
+reject_copies = false
+"""
+YAML = """
+steps: 30
+ppo:
+  learning_rate: 0.0001
+  advantage: gae
+guards: {reject_copies: false}
+"""
+MEANT = {
+    "steps": 30,
+    "ppo": {"learning_rate": 1e-4, "advantage": "gae"},
+    "guards": {"reject_copies": False},
+}
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(("name", "content"), [("s.toml", TOML), ("s.yaml", YAML), ("s.yml", YAML)])
+def test_settings_files_hold_nested_settings(tmp_path: Path, name: str, content: str) -> None:
+    assert read_settings(written(tmp_path, name, content)) == MEANT
+
+
+@pytest.mark.parametrize("name", ["s.toml", "s.yaml"])
+def test_an_empty_settings_file_changes_nothing(tmp_path: Path, name: str) -> None:
+    assert read_settings(written(tmp_path, name, "# nothing yet\n")) == {}
+
+
+def test_yaml_reads_1e_minus_4_as_text_and_the_setting_is_a_number_all_the_same(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, "s.yaml", "ppo: {learning_rate: 1e-4}")
+    assert make_config(read_settings(path)).ppo.learning_rate == 1e-4
+
+
+def test_yaml_none_switches_the_perplexity_check_off(tmp_path: Path) -> None:
+    path = written(tmp_path, "s.yaml", "guards: {max_perplexity_ratio: null}")
+    assert make_config(read_settings(path)).guards.max_perplexity_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.toml", "steps = = 3", "does not parse"),
+        ("s.yaml", "ppo: {a: [1, 2", "does not parse"),
+        ("s.yaml", "a: !!python/object/apply:os.getcwd []", "does not parse"),
+        ("s.yaml", "when: 2024-13-45", "does not parse"),
+        ("s.yaml", "- steps\n- 30\n", "must hold named settings, found list"),
+        ("s.yaml", "just words", "must hold named settings, found str"),
+        ("s.yaml", "[]", "must hold named settings, found list"),
+        ("s.json", "{}", r"must end in \.toml, \.yaml or \.yml"),
+        ("settings", "steps = 3", r"must end in \.toml, \.yaml or \.yml"),
+        ("s.toml", b"name = '\xff'", "cannot be read"),
+        ("s.yaml", b"name: '\xff'", "cannot be read"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    path = written(tmp_path, name, content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_settings(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_settings(tmp_path / name)
+
+
+def test_names_of_settings_must_be_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        make_config(read_settings(written(tmp_path, "s.yaml", "1: 2")))
