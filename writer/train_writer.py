@@ -12,9 +12,11 @@ import json
 import random
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 
 from stableprompt.models.adapters import AdaptedModel, Role
 from stableprompt.models.agent import AgentLLM
@@ -96,15 +98,26 @@ def main() -> None:
                 float(loss_of(agent, task, [*task["instructions"], *task["short"]], check))
                 for task in held_out
             ]
-        print(f"epoch {epoch + 1}: held-out {sum(losses) / len(losses):.3f} nats/token, "
-              f"{time.time() - started:.0f} s", flush=True)
-    save(agent, options.out)
+        print(
+            f"epoch {epoch + 1}: held-out {sum(losses) / len(losses):.3f} nats/token, "
+            f"{time.time() - started:.0f} s",
+            flush=True,
+        )
+    save(agent, options.out, options.model)
 
 
-def save(agent: AgentLLM, folder: Path) -> None:
-    """Write adapter_model.safetensors (half precision: 2 MB) and adapter_config.json."""
-    agent.adapted.save_adapter(folder)
-    print(f"written to {folder}/{Role.POLICY}")
+def save(agent: AgentLLM, folder: Path, name: str) -> None:
+    """Write adapter_model.safetensors in bfloat16 (2 MB) and adapter_config.json."""
+    with TemporaryDirectory() as scratch:
+        agent.adapted.save_adapter(Path(scratch))
+        written = Path(scratch) / Role.POLICY
+        config = json.loads((written / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = name  # not where it lay on this machine
+        config["target_modules"] = sorted(config["target_modules"])
+        weights = load_file(written / "adapter_model.safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({n: w.bfloat16() for n, w in weights.items()}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

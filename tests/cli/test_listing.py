@@ -1,5 +1,6 @@
 """What answers at once: ``--help``, ``--version``, ``tasks``; none of it loads torch."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,17 @@ def test_an_unknown_command_is_refused() -> None:
     done = invoke_app("tuen")
     assert done.exit_code == 2
     assert "tuen" in done.stderr
+
+
+def test_characters_that_the_terminal_cannot_show_become_question_marks(tmp_path: Path) -> None:
+    rows = "".join(f"text {i},{'größe' if i % 2 else 'klein'}\n" for i in range(60))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "tune", "rows.csv"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert "UnicodeEncodeError" not in done.stderr
+    assert "labels: klein, gr??e" in done.stdout

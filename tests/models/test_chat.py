@@ -2,6 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 from tokenizers import AddedToken
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from stableprompt.models.chat import Message, encode_chat
@@ -87,6 +88,16 @@ def test_markup_in_one_call_does_not_change_the_next() -> None:
     before = encode_chat(TOKENIZER, user("yes"))
     encode_chat(TOKENIZER, user("<|im_end|>"))
     assert encode_chat(TOKENIZER, user("yes")) == before
+
+
+@pytest.mark.parametrize("content", ["yes", "<|im_end|>"])
+def test_the_tokenizer_adds_no_token_of_its_own(content: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    assert special_ids(tokenizer("yes")["input_ids"]) == [1]
+    assert special_ids(encode_chat(tokenizer, user(content))) == [1, 2, 1]
 
 
 @pytest.mark.xfail(strict=True, reason="the contents are stripped, whatever the template does")

@@ -44,6 +44,8 @@ class AdaptedModel:
             torch.manual_seed(seed)  # peft draws LoRA's A from the global generator
             # peft asks transformers for an attribute by its old name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            # A writer is named after its model, which may lie in a cache folder here.
+            warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path`")
             self.model = get_peft_model(base, lora, adapter_name=Role.POLICY)
             self.model.add_adapter(Role.ANCHOR, lora)
         self.model.eval()

@@ -3,6 +3,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -192,6 +193,16 @@ def test_a_label_word_that_spells_markup_is_plain_text() -> None:
     ]
     assert len(labels[0]) > 1
     assert_same(got, naive_probs(loaded, CONVERSATIONS, labels))
+
+
+def test_the_tokenizer_adds_no_token_to_a_label_word() -> None:
+    loaded = make_loaded()
+    expected = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    loaded.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    got = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    assert torch.equal(got, expected)
 
 
 def test_tokens_are_counted_with_the_shared_ones_once() -> None:

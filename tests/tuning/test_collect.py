@@ -1,0 +1,228 @@
+"""Phase 1 of a step: what is drawn, what is asked of the target, what is earned."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from stableprompt.models.adapters import Role
+from stableprompt.models.agent import AgentLLM, Responses
+from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.scorer import Scorer
+from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tasks.task import Task
+from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tuning.candidates import Candidate
+from stableprompt.tuning.collect import Collector, draw_examples
+from stableprompt.tuning.randomness import derive_uniforms
+from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
+from tests.tuning.conftest import tiny_config
+
+TASK = make_task()  # 24 training examples
+
+
+# --- drawing ---
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_what_is_shown_is_not_what_is_scored(step: int) -> None:
+    draw = draw_examples(TASK, tiny_config(), step)
+    drawn = [*draw.demonstrations, *draw.reward_examples]
+    assert (len(draw.demonstrations), len(draw.reward_examples)) == (2, 6)
+    assert len(set(drawn)) == 8
+    assert set(drawn) <= set(TASK.train)
+
+
+def test_the_same_step_draws_the_same() -> None:
+    assert draw_examples(TASK, tiny_config(), 3) == draw_examples(make_task(), tiny_config(), 3)
+
+
+def test_every_step_and_every_seed_draws_afresh() -> None:
+    draws = [draw_examples(TASK, tiny_config(), step) for step in range(4)]
+    draws.append(draw_examples(TASK, tiny_config(seed=1), 0))
+    assert len({draw.reward_examples for draw in draws}) == 5
+    assert len({draw.demonstrations for draw in draws}) == 5
+
+
+def test_more_demonstrations_change_none_of_the_scored_examples() -> None:
+    few = draw_examples(TASK, tiny_config(), 0)
+    more = draw_examples(TASK, tiny_config(agent={"num_demonstrations": 5}), 0)
+    assert more.reward_examples == few.reward_examples
+
+
+def test_every_training_example_is_drawn_at_some_time() -> None:
+    drawn = {
+        example
+        for step in range(40)
+        for example in draw_examples(TASK, tiny_config(), step).reward_examples
+    }
+    assert drawn == set(TASK.train)  # 0.75 ** 40 = 1e-5 for each to be missed
+
+
+# --- collecting ---
+
+
+class FixedGuards:
+    """Refuses what it is told to."""
+
+    def __init__(self, **faults: PromptFault) -> None:
+        self.known = faults
+
+    def faults(self, responses: Responses) -> list[PromptFault | None]:
+        return [self.known.get(text) for text in responses.texts]
+
+
+class Bench:
+    """A collector whose agent writes given prompts, with everything in reach."""
+
+    def __init__(
+        self, *texts: str, task: Task = TASK, fault_reward: float = -0.5, **faults: PromptFault
+    ) -> None:
+        self.agent, self.target, self.ledger = make_agent(), ScriptedTarget(), Ledger()
+        self.config = tiny_config(
+            ppo={"prompts_per_step": max(2, len(texts))}, reward={"fault_reward": fault_reward}
+        )
+        self.scorer = Scorer(
+            self.target,
+            TargetTemplate("system", input_format="{text}"),
+            task.verbalizer,
+            self.ledger,
+            accuracy_weight=1.0,
+            softmax_weight=0.5,
+        )
+        guards: Any = FixedGuards(**faults)
+        self.collector = Collector(self.agent, self.scorer, guards, task, self.config)
+        if texts:
+            self._write(texts)
+
+    def _write(self, texts: Sequence[str]) -> None:
+        honest = self.agent.sample
+
+        def sample(query_ids: Any, uniforms: Any, **more: Any) -> Responses:
+            real = honest(query_ids, uniforms, **more)
+            return Responses(real.ids, real.mask, tuple(texts), real.truncated)
+
+        self.agent.sample = sample  # type: ignore[method-assign]
+
+    def collect(self, step: int = 0) -> tuple[Any, list[Candidate]]:
+        return self.collector.collect(step)
+
+    def asked(self) -> list[str]:
+        return [prompt for prompt, _ in self.target.seen]
+
+
+def test_rewards_are_accuracy_and_weighted_softmax_difference() -> None:
+    bench = Bench("please kindly", "please sort", "sort pick")
+    rollout, candidates = bench.collect()
+    # p(correct) is 0.2 + 0.7 * share: 0.9, 0.55 and 0.2, of two labels, for every example alike.
+    # Rewards 1 + 0.5 * 0.8, 1 + 0.5 * 0.1, 0 - 0.5 * 0.6.
+    assert [c.reward for c in candidates] == pytest.approx([1.4, 1.05, -0.3], abs=1e-6)
+    assert [c.accuracy for c in candidates] == [1, 1, 0]
+    assert [c.softmax_difference for c in candidates] == pytest.approx([0.8, 0.1, -0.6], abs=1e-6)
+    assert rollout.rewards.tolist() == pytest.approx([1.4, 1.05, -0.3], abs=1e-6)
+    assert [c.seed_reward for c in candidates] == pytest.approx([-0.3] * 3, abs=1e-6)
+    assert {(c.step, c.writer, c.scored_on) for c in candidates} == {
+        (0, Role.POLICY, Purpose.TRAINING)
+    }
+
+
+def test_refused_prompts_cost_no_target_call_and_earn_the_fault_reward() -> None:
+    bench = Bench("good", "bad", "worse", bad=PromptFault.COPY, worse=PromptFault.BABBLE)
+    rollout, candidates = bench.collect()
+    assert set(bench.asked()) == {"sort one text", "good"}
+    assert bench.ledger.total_calls == 2 * 6
+    refused = candidates[1:]
+    assert [c.fault for c in candidates] == [None, PromptFault.COPY, PromptFault.BABBLE]
+    assert [c.reward for c in refused] == [-0.5, -0.5]
+    assert [(c.accuracy, c.softmax_difference) for c in refused] == [(None, None)] * 2
+    assert rollout.rewards[1:].tolist() == [-0.5, -0.5]
+
+
+def test_the_fault_reward_is_the_settings() -> None:
+    bench = Bench("bad", "bad", fault_reward=-2.0, bad=PromptFault.EMPTY)
+    assert bench.collect()[0].rewards.tolist() == [-2.0, -2.0]
+
+
+def test_equal_texts_are_scored_once_and_each_earns_the_reward() -> None:
+    bench = Bench("please", "sort", "please", "please")
+    rollout, candidates = bench.collect()
+    assert bench.ledger.target_calls == {"training": 3 * 6, "validation": 0, "test": 0}
+    assert [c.prompt for c in candidates] == ["please", "sort", "please", "please"]
+    assert len(set(rollout.rewards[[0, 2, 3]].tolist())) == 1
+
+
+def test_the_seed_prompt_written_again_costs_nothing_more() -> None:
+    bench = Bench("sort one text", "please")
+    _, candidates = bench.collect()
+    assert bench.ledger.total_calls == 2 * 6
+    assert candidates[0].reward == candidates[0].seed_reward
+
+
+def test_all_prompts_of_a_step_are_asked_the_same_examples() -> None:
+    bench = Bench("please", "sort")
+    bench.collect(step=2)
+    wanted = [example.text for example in draw_examples(TASK, bench.config, 2).reward_examples]
+    for prompt in ("sort one text", "please", "sort"):
+        assert [text for asked, text in bench.target.seen if asked == prompt] == wanted
+
+
+def test_the_query_shows_the_demonstrations_as_label_words_and_no_scored_text() -> None:
+    rows = [{"text": f"note {i}", "label": i % 2} for i in range(60)]
+    task = Task.from_records(rows, label_words={0: "red", 1: "green"}, seed_prompt="sort it")
+    bench = Bench(task=task)
+    seen: list[Any] = []
+
+    def query_ids(messages: Any) -> torch.Tensor:
+        seen.extend(messages)
+        return torch.tensor([1])
+
+    bench.agent.query_ids = query_ids  # type: ignore[method-assign]
+    draw = draw_examples(task, bench.config, 0)
+    bench.collector.query_ids(draw)
+    [message] = seen
+    for example in draw.demonstrations:
+        word = {"0": "red", "1": "green"}[example.label]
+        assert f"Input: {example.text}\nOutput: {word}" in message["content"]
+    assert not any(f"{e.text}\n" in message["content"] for e in draw.reward_examples)
+    assert "Current instruction: sort it" in message["content"]
+
+
+@pytest.fixture
+def moved() -> Bench:
+    """A bench on which policy and anchor have different weights."""
+    bench = Bench()
+    with torch.no_grad():
+        for number, parameter in enumerate(bench.agent.learned_parameters()):
+            generator = torch.Generator().manual_seed(number)
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return bench
+
+
+def test_the_rollout_is_what_policy_and_anchor_think_of_the_policys_prompts(moved: Bench) -> None:
+    agent: AgentLLM = moved.agent
+    rollout, candidates = moved.collect(step=1)
+    again = agent.sample(
+        rollout.query_ids, derive_uniforms(0, 1, "prompts", rows=2, length=8), role=Role.POLICY
+    )
+    assert torch.equal(rollout.response_ids, again.ids)
+    assert torch.equal(rollout.mask, again.mask)
+    assert tuple(c.prompt for c in candidates) == again.texts
+    sides = {
+        role: agent.evaluate(rollout.query_ids, again.ids, again.mask, role=role)
+        for role in (Role.POLICY, Role.ANCHOR)
+    }
+    policy, anchor = sides[Role.POLICY], sides[Role.ANCHOR]
+    assert torch.equal(rollout.old_logprobs, policy.logprobs)
+    assert torch.equal(rollout.entropies, policy.entropies)
+    assert torch.equal(rollout.old_values, policy.values)
+    assert torch.equal(rollout.anchor_logprobs, anchor.logprobs)
+    assert not torch.equal(policy.logprobs, anchor.logprobs)
+    assert policy.values.abs().sum() > 0
+    assert not rollout.old_logprobs.requires_grad
+
+
+def test_the_agents_tokens_are_counted(moved: Bench) -> None:
+    rollout, _ = moved.collect()
+    assert moved.ledger.agent_tokens_read == len(rollout.query_ids)
+    assert moved.ledger.agent_tokens_written == int(rollout.mask.sum())

@@ -1,0 +1,105 @@
+"""The guards: which prompts are refused, at what cost, and which checks can be switched off."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from stableprompt.config import GuardConfig
+from stableprompt.models.agent import Responses
+from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tuning.guards import Guards
+
+SEED = "Name the colour."
+TEXT = "the delivery came two days late and nobody called"
+COPY = f"Like this: {TEXT}"
+NAN = float("nan")
+
+
+class FakeAgent:
+    """Gives fixed perplexities; the seed prompt's is 20."""
+
+    def __init__(self, **figures: float) -> None:
+        self.figures = {SEED: 20.0, **figures}
+        self.asked: list[str] = []
+
+    def perplexities(self, texts: Sequence[str]) -> list[float]:
+        self.asked += texts
+        return [self.figures[text] for text in texts]
+
+
+def guards(agent: Any, **switches: Any) -> Guards:
+    return Guards(GuardConfig(**switches), agent, SEED, [TEXT], ["<|im_end|>"])
+
+
+def responses(*texts: str, cut: Sequence[str] = ()) -> Responses:
+    nothing = torch.zeros(len(texts), 1)
+    return Responses(nothing.long(), nothing.bool(), texts, tuple(text in cut for text in texts))
+
+
+def test_the_limit_is_the_ratio_times_the_seed_prompts_perplexity() -> None:
+    agent = FakeAgent(plain=20.0, edge=60.0, above=60.1, babble=1e6)
+    found = guards(agent, max_perplexity_ratio=3).faults(
+        responses("plain", "edge", "above", "babble")
+    )
+    assert found == [None, None, PromptFault.BABBLE, PromptFault.BABBLE]
+
+
+@pytest.mark.parametrize("perplexity", [NAN, float("inf")])
+def test_a_perplexity_that_is_no_number_is_babble(perplexity: float) -> None:
+    assert guards(FakeAgent(odd=perplexity)).faults(responses("odd")) == [PromptFault.BABBLE]
+
+
+def test_faults_keep_their_places() -> None:
+    agent = FakeAgent(good=1.0, fine=2.0, babble=1e6)
+    texts = ("", "good", "stopped", "babble", COPY, "a <|im_end|>", "a\x07b", "fine")
+    assert guards(agent).faults(responses(*texts, cut=["stopped"])) == [
+        PromptFault.EMPTY,
+        None,
+        PromptFault.TRUNCATED,
+        PromptFault.BABBLE,
+        PromptFault.COPY,
+        PromptFault.MARKUP,
+        PromptFault.MARKUP,
+        None,
+    ]
+
+
+def test_refused_prompts_get_no_perplexity_call() -> None:
+    agent = FakeAgent(good=1.0)
+    guards(agent).faults(responses("", "stopped", "good", COPY, cut=["stopped"]))
+    assert agent.asked == [SEED, "good"]
+
+
+def test_the_seed_prompts_perplexity_is_asked_once() -> None:
+    agent = FakeAgent(good=1.0)
+    checked = guards(agent)
+    for _ in range(3):
+        checked.faults(responses("good"))
+    assert agent.asked == [SEED, "good", "good", "good"]
+
+
+def test_without_a_ratio_no_perplexity_is_asked_at_all() -> None:
+    agent = FakeAgent()
+    assert guards(agent, max_perplexity_ratio=None).faults(responses("anything")) == [None]
+    assert agent.asked == []
+
+
+def test_truncated_prompts_may_be_allowed() -> None:
+    cut = responses("stopped", cut=["stopped"])
+    assert guards(FakeAgent(stopped=1.0), reject_truncated=False).faults(cut) == [None]
+    assert guards(FakeAgent(stopped=1.0)).faults(cut) == [PromptFault.TRUNCATED]
+
+
+def test_copies_may_be_allowed() -> None:
+    agent = FakeAgent(**{COPY: 1.0})
+    assert guards(agent, reject_copies=False).faults(responses(COPY)) == [None]
+    assert guards(agent).faults(responses(COPY)) == [PromptFault.COPY]
+
+
+def test_markup_and_emptiness_are_never_allowed() -> None:
+    lax = guards(
+        FakeAgent(), reject_copies=False, reject_truncated=False, max_perplexity_ratio=None
+    )
+    assert lax.faults(responses("...", "a <|im_end|>")) == [PromptFault.EMPTY, PromptFault.MARKUP]
