@@ -129,10 +129,15 @@ def test_config_errors_can_be_caught_as_the_packages_and_as_value_errors() -> No
 
 
 def test_an_adaptive_anchor_needs_a_decision_within_the_run() -> None:
+    every_five = {"anchor": {"update_period": 5}}
     with pytest.raises(ConfigError, match=r"update_period 5 never fires in 4 steps"):
-        make_config({"steps": 4})
-    assert make_config({"steps": 5}).steps == 5
-    assert make_config({"steps": 4, "anchor": {"update_period": 4}}).steps == 4
+        make_config(every_five, {"steps": 4})
+    assert make_config(every_five, {"steps": 5}).steps == 5
+
+
+def test_the_default_run_has_a_decision() -> None:
+    config = make_config()
+    assert config.steps >= config.anchor.update_period
 
 
 @pytest.mark.parametrize("method", ["ppo-fixed", "ppo-previous", "best-of-n"])

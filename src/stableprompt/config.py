@@ -31,9 +31,9 @@ class AgentConfig(Section):
     """Rank of a fresh adapter."""
     lora_alpha: int = Field(32, ge=1)
     """Scale of a fresh adapter."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(0.8, gt=0)
     """Sampling temperature; part of all log-probabilities."""
-    max_prompt_tokens: int = Field(48, ge=1)
+    max_prompt_tokens: int = Field(40, ge=1)
     """Length cap; a prompt that reaches it without ending is truncated and rejected."""
     meta_prompt: Literal["improve", "paper"] = "improve"
     """What the agent reads: the seed prompt and examples, or the paper's Fig. 6."""
@@ -76,7 +76,7 @@ class PPOConfig(Section):
 
     learning: bool = True
     """False leaves the policy as it is: best-of-N."""
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(3e-4, gt=0)
     """AdamW's."""
     prompts_per_step: int = Field(8, ge=2)
     """P: prompts written for one query and scored on the same examples."""
@@ -105,9 +105,9 @@ class AnchorConfig(Section):
 
     kind: Literal["adaptive", "fixed", "previous"] = "adaptive"
     """adaptive: APPO; fixed: the first policy for ever; previous: the policy before each step."""
-    update_period: int = Field(5, ge=1)
+    update_period: int = Field(4, ge=1)
     """Decide after every so many steps."""
-    update_threshold: float = Field(0.05, ge=0)
+    update_threshold: float = Field(0.02, ge=0)
     """The anchor follows where the policy's validation score leads by more than this (0-1)."""
     rollback_threshold: float = Field(0.1, ge=0)
     """The policy returns where it trails by more than this (0-1)."""
@@ -122,7 +122,7 @@ class GuardConfig(Section):
     """Refuse prompts cut at the length cap."""
     reject_copies: bool = True
     """Refuse verbatim copies of examples."""
-    max_perplexity_ratio: float | None = Field(10.0, gt=0)
+    max_perplexity_ratio: float | None = Field(5.0, gt=0)
     """Refuse prompts whose perplexity under the base model exceeds this many times the seed
     prompt's; null switches the check off."""
 
@@ -139,7 +139,7 @@ class TuneConfig(Section):
 
     method: str = "appo"
     """appo, ppo-fixed, ppo-previous or best-of-n: settings of one loop, see METHODS."""
-    steps: int = Field(15, ge=0)
+    steps: int = Field(12, ge=0)
     """One rollout and one update each."""
     seed: int = Field(0, ge=0)
     """Everything random follows from it."""
@@ -194,6 +194,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "steps": 200,
         "agent": {
             "adapter": "none",
+            "temperature": 1.0,
             "lora_rank": 16,
             "lora_alpha": 32,
             "max_prompt_tokens": 150,

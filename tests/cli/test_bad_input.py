@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import COLUMNS, write_rows
+from tests.cli.conftest import COLUMNS, options, write_rows
 
 # name: (arguments, what the line says)
 CASES: dict[str, tuple[list[str], str]] = {
@@ -47,7 +47,7 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["tune", "support", "--set", "ppo.clip_range=-1"],
         "setting 'ppo.clip_range': Input should be greater than 0, found -1",
     ),
-    "steps without a decision": (["tune", "support", "--steps", "2"], "never fires in 2 steps"),
+    "steps without a decision": (["tune", "support", "--steps", "1"], "never fires in 1 step"),
     "negative seed": (["tune", "support", "--seed", "-1"], "setting 'seed'"),
     "unknown method": (["tune", "support", "--method", "dpo"], "method 'dpo' is unknown; use one"),
     "unknown preset": (["tune", "support", "--preset", "big"], "preset 'big' is unknown; use one"),
@@ -80,8 +80,8 @@ CASES: dict[str, tuple[list[str], str]] = {
         "run folder rows.csv is a file",
     ),
     "too few for a step": (
-        ["tune", "rows.csv", *COLUMNS, "--set", "reward.examples_per_step=40"],
-        "a step needs 45",
+        ["tune", "rows.csv", *COLUMNS, *options("reward.examples_per_step=40")],
+        "the train split has 24 examples, a step needs 4",
     ),
     "input format without the text": (
         ["tune", "support", "--set", "target.input_format=nothing"],

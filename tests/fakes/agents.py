@@ -24,7 +24,7 @@ def make_loaded(*, seed: int = 0, model: nn.Module | None = None) -> LoadedModel
 
 def make_lora(rank: int = 4) -> LoraConfig:
     """LoRA on every linear layer but the head."""
-    return LoraConfig(r=rank, lora_alpha=8, target_modules="all-linear")
+    return LoraConfig(r=rank, lora_alpha=12, target_modules="all-linear")
 
 
 def make_agent(*, temperature: float = 1.0, seed: int = 0) -> AgentLLM:

@@ -15,7 +15,8 @@ from stableprompt.tasks.task import Task
 from tests.fakes.tiny_model import CHAT_TEMPLATE, make_model
 
 LIKED = ("please", "kindly")
-WORDS = (*LIKED, *"sort pick read tell name text label word one team then first best note".split())
+OTHERS = "sort pick read tell name text label word one team then first best note"
+WORDS = (*LIKED, *OTHERS.split(" "))
 LABELS = ("red", "green")
 
 

@@ -35,6 +35,13 @@ def test_before_training_every_role_says_what_the_base_said() -> None:
         assert torch.equal(logits(adapted, role), before)
 
 
+def test_policy_and_anchor_start_with_the_same_weights() -> None:
+    state = make_adapted().state()
+    for name, tensor in state.items():
+        assert torch.equal(state[name.replace("policy", "anchor", 1)], tensor), name
+    assert any(tensor.any() for tensor in state.values())
+
+
 def test_the_base_says_the_same_whatever_policy_and_anchor_have_learned() -> None:
     base = make_model(60)
     with torch.no_grad():
@@ -155,7 +162,7 @@ def test_an_adapter_is_loaded_from_the_folder_it_was_saved_in(tmp_path: Path) ->
 
 def test_the_read_configuration_is_the_saved_one(saved: tuple[AdaptedModel, Path]) -> None:
     config = read_lora_config(saved[1])
-    assert (config.r, config.lora_alpha) == (4, 8)
+    assert (config.r, config.lora_alpha) == (4, 12)
 
 
 @pytest.mark.parametrize("rank", [2, 8])
