@@ -18,7 +18,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from stableprompt.models.adapters import AdaptedModel, Role
+from stableprompt.models.adapters import AdaptedModel
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.loading import load_model
 from stableprompt.models.prefix import right_pad
@@ -109,8 +109,8 @@ def main() -> None:
 def save(agent: AgentLLM, folder: Path, name: str) -> None:
     """Write adapter_model.safetensors in bfloat16 (2 MB) and adapter_config.json."""
     with TemporaryDirectory() as scratch:
-        agent.adapted.save_adapter(Path(scratch))
-        written = Path(scratch) / Role.POLICY
+        written = Path(scratch)
+        agent.adapted.save_adapter(written)
         config = json.loads((written / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = name  # not where it lay on this machine
         config["target_modules"] = sorted(config["target_modules"])

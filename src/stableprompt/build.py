@@ -1,7 +1,7 @@
 """From task and configuration to objects: the one place where they meet."""
 
 import platform
-import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from importlib.metadata import version
@@ -11,15 +11,16 @@ from typing import Any
 from peft import LoraConfig
 
 from stableprompt.config import TuneConfig, make_config
-from stableprompt.errors import ConfigError, DataError, RunError
+from stableprompt.errors import ConfigError
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
+from stableprompt.models.chat import special_tokens
 from stableprompt.models.embedded import EMBEDDED_NAME
 from stableprompt.models.loading import LoadedModel, load_model, resolve_name
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.training import prepare_training
-from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
+from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.archive import task_from_dict, task_to_dict
@@ -27,6 +28,7 @@ from stableprompt.tasks.metrics import Estimate, accuracy_estimate
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, Silence, TuneResult
@@ -37,8 +39,8 @@ from stableprompt.version import __version__
 def tune(
     task: Task,
     *,
-    agent: str | None = None,
-    target: str | None = None,
+    agent: str | Mapping[str, Any] | None = None,
+    target: str | Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
     preset: str = "default",
     observer: Observer | None = None,
@@ -48,8 +50,9 @@ def tune(
 
     Args:
         task: Labelled examples in three splits, and the seed prompt.
-        agent: The LLM that writes prompts: embedded name, local folder or hub id.
-        target: The LLM that follows them.
+        agent: The LLM that writes prompts: embedded name, local folder or hub id; or a mapping
+            of ``AgentConfig``'s fields, such as ``{"model": ..., "temperature": 0.7}``.
+        target: The LLM that follows them; or a mapping of ``TargetConfig``'s fields.
         run_dir: A new folder for everything that the run leaves behind; by default one under
             ``runs/`` that is named after the task and the time.
         preset: "default" or "paper".
@@ -67,9 +70,13 @@ def tune(
         RunError: the run folder holds something already.
     """
     named = {"agent": agent, "target": target}
-    models = {role: {"model": name} for role, name in named.items() if name is not None}
+    models = {
+        role: {"model": given} if isinstance(given, str) else dict(given)
+        for role, given in named.items()
+        if given is not None
+    }
     config = make_config(settings, models, preset=preset)
-    path = Path(run_dir) if run_dir else default_run_dir(task)
+    path = Path(run_dir) if run_dir else default_run_dir(task.name)
     return start_run(task, config, path, observer or Silence())
 
 
@@ -81,25 +88,16 @@ def resume(run_dir: str | Path, *, observer: Observer | None = None) -> TuneResu
         observer: Told how it goes.
 
     Raises:
-        RunError: that is no run folder.
+        RunError: that is no run folder, or the run is finished.
         ModelError: a model cannot be loaded.
     """
-    folder = RunFolder.open(Path(run_dir))
-    if folder.is_finished:
-        raise RunError(
-            f"the run in {folder.path} is finished; its result is in {folder.path / RESULT}"
-        )
+    folder = RunFolder.open_unfinished(Path(run_dir))
     task = task_from_dict(folder.read_json(TASK))
     config = make_config(folder.read_json(CONFIG))
     observer = observer or Silence()
     observer.on_phase("loading models")
     agent, target = load_models(config)
     return _run(task, config, agent, target, folder, observer)
-
-
-def default_run_dir(task: Task) -> Path:
-    """``runs/TASK-TIME``."""
-    return Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) -> TuneResult:
@@ -110,16 +108,11 @@ def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) ->
         ModelError: a model cannot be loaded; nothing is left behind.
         RunError: the folder holds something already.
     """
-    needed = config.agent.num_demonstrations + config.reward.examples_per_step
-    if len(task.train) < needed:
-        raise DataError(
-            f"the train split has {len(task.train)} examples, a step needs {needed} "
-            f"({config.reward.examples_per_step} to score and {config.agent.num_demonstrations} "
-            "to show); add examples, or lower reward.examples_per_step"
-        )
+    require_enough_examples(task, config)
     RunFolder.require_free(path)
     observer.on_phase("loading models")
     agent, target = load_models(config)
+    _without_long_texts(task, target, config)
     folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
     folder.write_json(TASK, task_to_dict(task))
     folder.write_json(CONFIG, config.model_dump(mode="json"))
@@ -134,22 +127,28 @@ def _run(
     folder: RunFolder,
     observer: Observer,
 ) -> TuneResult:
-    template = template_of(config)
-    task = drop_long_texts(task, target, template, room=config.agent.max_prompt_tokens)
+    task = _without_long_texts(task, target, config)
     scorer = Scorer(
         target,
-        template,
+        template_of(config),
         task.verbalizer,
         Ledger(),
         accuracy_weight=config.reward.accuracy_weight,
         softmax_weight=config.reward.softmax_weight,
     )
     shown = [example.text for example in task.train]
-    markup = agent.tokenizer.all_special_tokens
+    markup = [*special_tokens(agent.tokenizer), *target.markup()]
     guards = Guards(config.guards, agent, task.seed_prompt, shown, markup)
     trainable = prepare_training(agent, config.ppo.learning_rate)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
     return tuner.run(_setting(task, config, agent))
+
+
+def _without_long_texts(task: Task, target: TargetLLM, config: TuneConfig) -> Task:
+    room = config.agent.max_prompt_tokens
+    fitting = drop_long_texts(task, target, template_of(config), room)
+    require_enough_examples(fitting, config)
+    return fitting
 
 
 def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:

@@ -16,7 +16,9 @@ from stableprompt.errors import ConfigError
 class Section(BaseModel):
     """Shared behaviour: frozen, no unknown keys, no silent conversions of nonsense."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class AgentConfig(Section):
@@ -56,6 +58,12 @@ class TargetConfig(Section):
     """What stands between prompt and text where both share the user message."""
     max_batch_tokens: int = Field(4096, ge=16)
     """Padded tokens of one scoring batch."""
+
+    @model_validator(mode="after")
+    def _format_shows_the_text(self) -> Self:
+        if self.input_format.count("{text}") != 1:
+            raise ValueError("input_format must contain {text} exactly once, as in 'Text: {text}'")
+        return self
 
 
 class RewardConfig(Section):
@@ -159,14 +167,14 @@ class TuneConfig(Section):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is unknown; use one of {', '.join(METHODS)}")
         adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
         if adaptive and 0 < self.steps < self.anchor.update_period:
             raise ValueError(
                 f"anchor.update_period {self.anchor.update_period} never fires in {self.steps} "
                 "steps; lower it, or raise steps"
             )
-        if self.method not in METHODS:
-            raise ValueError(f"method {self.method!r} is unknown; use one of {', '.join(METHODS)}")
         return self
 
 
@@ -255,7 +263,7 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     what = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"setting {where!r} does not exist; see docs or `stableprompt tune --help`"
+        return f"setting {where!r} does not exist; config.json of any run lists them all"
     if not where:
         return what
     return f"setting {where!r}: {what}, found {problem['input']!r}"
@@ -277,16 +285,15 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"settings file {path} cannot be read ({error}); check the path"
         ) from error
+    if path.suffix not in {".toml", ".yaml", ".yml"}:
+        raise ConfigError(f"settings file {path} must end in .toml, .yaml or .yml")
     try:
-        if path.suffix == ".toml":
-            settings: Any = tomllib.loads(text)
-        elif path.suffix in {".yaml", ".yml"}:
-            settings = yaml.safe_load(text) or {}
-        else:
-            raise ConfigError(f"settings file {path} must end in .toml, .yaml or .yml")
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        settings: Any = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:  # yaml reads dates, and 2024-13-45 is none
         reason = " ".join(str(error).split())
         raise ConfigError(f"settings file {path} does not parse: {reason}") from error
+    if settings is None:  # an empty YAML file
+        return {}
     if not isinstance(settings, dict):
         raise ConfigError(
             f"settings file {path} must hold named settings, found {type(settings).__name__}"

@@ -71,6 +71,9 @@ class ScriptedTarget:
             rows.append([correct if w in user["content"].split() else others for w in label_words])
         return LabelScores(torch.tensor(rows), num_tokens=len(rows))
 
+    def markup(self) -> list[str]:
+        return []
+
     def fits(self, conversation: Sequence[dict[str, str]], room: int) -> bool:
         return True
 

@@ -85,7 +85,6 @@ def test_what_is_loaded_is_a_copy() -> None:
         assert torch.equal(tensor, kept[name]), name
 
 
-@pytest.mark.xfail(strict=True, reason="on the CPU the tensors are the live ones")
 def test_a_checkpoint_does_not_change_when_training_goes_on() -> None:
     one = make_trainable()
     step(one, 1)

@@ -120,7 +120,6 @@ def test_a_group_of_equal_rewards_teaches_nothing(reward: float) -> None:
     assert (advantages == 0).all()
 
 
-@pytest.mark.xfail(strict=True, reason="rounding of the mean is blown up by the small epsilon")
 def test_equal_rewards_teach_nothing_however_the_mean_is_rounded() -> None:
     rewards = torch.full((12,), 11.975903511047363)
     assert (group_advantages(rewards, torch.ones(12, 1, dtype=torch.bool)) == 0).all()

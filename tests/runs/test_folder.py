@@ -72,10 +72,10 @@ def test_a_folder_without_config_and_task_is_no_run_folder(
 def test_a_run_is_finished_when_its_result_is_there(folder: RunFolder) -> None:
     folder.write_json(CONFIG, {})
     folder.write_json(TASK, {})
-    opened = RunFolder.open(folder.path)
-    assert not opened.is_finished
+    RunFolder.open_unfinished(folder.path)
     folder.write_json(RESULT, {})
-    assert opened.is_finished
+    with pytest.raises(RunError, match="is finished"):
+        RunFolder.open_unfinished(folder.path)
 
 
 # --- JSON files ---
@@ -161,7 +161,7 @@ def test_what_was_appended_after_a_checkpoint_is_cut_off(folder: RunFolder) -> N
 
 
 def test_a_file_shorter_than_the_checkpoint_says_is_not_filled_up(folder: RunFolder) -> None:
-    # Lines are appended without waiting for the disk; after a power cut some may be missing.
+    # Lines that are lost would otherwise come back as NUL bytes.
     folder.append(STEPS, [{"a": 1}])
     with pytest.raises(RunError, match=STEPS):
         folder.cut_back({STEPS: 100})

@@ -1,6 +1,8 @@
 """The command line: one file a command. Imports no torch until a command needs it."""
 
+import io
 import os
+import sys
 
 import typer
 
@@ -40,4 +42,7 @@ def main() -> None:
     # Read when torch is loaded, later. Threads that spin while they wait starve each other as
     # soon as something else runs on the machine: one sampling call took over 11 s instead of 2.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows question marks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

@@ -19,6 +19,8 @@ def load_task(
     """
     options: LoadOptions = {"text": text, "label": label, "seed_prompt": seed_prompt, "seed": seed}
     path = Path(data)
+    if data and path.is_dir() and data not in bundled_names():
+        raise DataError(f"{data} is a folder; give the file in it that holds the examples")
     if path.is_file():
         return Task.from_file(path, **options)
     if data in bundled_names():
@@ -26,6 +28,6 @@ def load_task(
             raise DataError(f"{data} is a bundled task, it takes no --text and no --label")
         task = load_bundled(data)
         return task if seed_prompt is None else replace(task, seed_prompt=seed_prompt)
-    if path.suffix or path.exists() or "/" in data:
+    if path.suffix or "/" in data:
         return Task.from_file(path, **options)  # says what is wrong with the file
     return load_bundled(data)  # says which names there are

@@ -49,6 +49,8 @@ def command(
     layers = parse_assignments(assignments or [])
     if target is not None:
         layers.append(nested("target.model", target))
+    if prompt is not None and not prompt.strip():
+        raise ConfigError("the prompt is empty; give the text to score")
     make_config(*layers)  # a typing error shows before a model is loaded
     settings = merge(*layers)
     if run is not None:
@@ -63,8 +65,7 @@ def command(
     estimate = build.evaluate(task, str(prompt), split=split, **settings)
     make_console().print(
         f"{estimate.metric} on {split}: {figure(estimate)}; majority class "
-        f"{task.majority_share(split):.3f}",
-        markup=False,
+        f"{task.majority_share(split):.3f}"
     )
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from stableprompt.errors import StablePromptError
@@ -34,8 +33,8 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_console() -> Console:
-    """Plain lines where the output is no terminal."""
-    return Console(highlight=False, soft_wrap=False)
+    """Plain lines where the output is no terminal; brackets and colons mean nothing in them."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def figure(estimate: "Estimate") -> str:
@@ -59,7 +58,7 @@ class ConsoleObserver:
 
     def on_phase(self, phase: str) -> None:
         """Say what begins."""
-        self._console.print(f"[dim]{escape(phase)} ...[/dim]")
+        self._console.print(f"{phase} ...", style="dim")
 
     def on_step(self, record: "StepRecord") -> None:
         """Rewards, KL, refused prompts, the anchor's decision, the leader where it changed."""
@@ -83,9 +82,7 @@ class ConsoleObserver:
             )
         if record.best_prompt and record.best_prompt != self._leader:
             self._leader = record.best_prompt
-            self._console.print(
-                f"  leader: [italic]{escape(_shortened(record.best_prompt))}[/italic]"
-            )
+            self._console.print(f"  leader: {_shortened(record.best_prompt)}", style="italic")
 
 
 def print_summary(console: Console, result: "TuneResult", seconds: float) -> None:
@@ -94,9 +91,9 @@ def print_summary(console: Console, result: "TuneResult", seconds: float) -> Non
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     paired = result.paired
-    table.add_row("seed prompt", escape(result.seed_prompt))
+    table.add_row("seed prompt", result.seed_prompt)
     table.add_row("  test accuracy", figure(result.seed_test))
-    table.add_row("best prompt", escape(result.prompt))
+    table.add_row("best prompt", result.prompt)
     table.add_row("  test accuracy", figure(result.test))
     table.add_row(
         "difference",

@@ -33,7 +33,9 @@ def parse_assignments(assignments: list[str]) -> list[dict[str, Any]]:
 def _parse(value: str) -> Any:
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (ValueError, yaml.YAMLError):  # yaml reads dates, and 2024-13-45 is none
+        return value
+    if not isinstance(parsed, str | int | float | list | None):  # {text} is a text, not a mapping
         return value
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
         try:

@@ -18,7 +18,9 @@ from stableprompt.cli.reporting import (
 from stableprompt.cli.settings import nested, parse_assignments
 from stableprompt.config import METHODS, PRESETS, make_config, read_settings
 from stableprompt.errors import ConfigError
+from stableprompt.runs.folder import RunFolder, default_run_dir
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.checks import require_enough_examples
 
 if TYPE_CHECKING:
     from stableprompt.tuning.records import TuneResult
@@ -63,44 +65,48 @@ def command(
 
     Example: stableprompt tune tickets.csv --text message --label team
     """
-    flags = {
-        "method": method,
-        "steps": steps,
-        "seed": seed,
-        "agent.model": agent,
-        "target.model": target,
-    }
+    models = {"agent.model": agent, "target.model": target}
+    flags = {"method": method, "steps": steps, "seed": seed, **models}
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
     layers += parse_assignments(assignments or [])
     if resume is not None:
-        if data or layers or config or run_dir or preset != "default":
-            raise ConfigError(
-                "--resume takes data and settings from the run folder; give it alone, or start a "
-                "new run without it"
-            )
+        given = (data, text, label, seed_prompt, config, run_dir, *layers)
+        _require_alone(any(given) or preset != "default")
+        RunFolder.open_unfinished(resume)
         _report(resume, lambda build, watcher: build.resume(resume, observer=watcher))
         return
-    if data is None:
+    if not data:
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     file_settings = read_settings(config) if config else {}
     settings = make_config(file_settings, *layers, preset=preset)
     task = load_task(data, text=text, label=label, seed_prompt=seed_prompt, seed=settings.seed)
+    require_enough_examples(task, settings)
+    folder = run_dir or default_run_dir(task.name)
+    RunFolder.require_free(folder)
     _introduce(task)
-    folder = run_dir or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     _report(folder, lambda build, watcher: build.start_run(task, settings, folder, watcher))
+
+
+def _require_alone(something_else: bool) -> None:
+    if something_else:
+        raise ConfigError(
+            "--resume takes data and settings from the run folder; give it alone, or start a new "
+            "run without it"
+        )
 
 
 def _report(folder: Path, run: Callable[[Any, ConsoleObserver], "TuneResult"]) -> None:
     """Run something in a folder, show how it goes, and print what came out."""
     console = make_console()
-    console.print(f"run folder: {folder}", markup=False)
+    console.print(f"run folder: {folder}")
     started = time.perf_counter()
     from stableprompt import build  # imports torch: only after everything else was in order
 
     try:
         result = run(build, ConsoleObserver(console))
     except KeyboardInterrupt as interrupt:
-        typer.echo(f"interrupted; continue with: stableprompt tune --resume {folder}", err=True)
+        hint = f"; continue with: stableprompt tune --resume {folder}" if folder.is_dir() else ""
+        typer.echo(f"interrupted{hint}", err=True)
         raise typer.Exit(INTERRUPTED) from interrupt
     print_summary(console, result, time.perf_counter() - started)
 
@@ -110,6 +116,6 @@ def _introduce(task: Task) -> None:
     sizes = ", ".join(
         f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
     )
-    console.print(f"task {task.name}: {sizes}; labels: {', '.join(task.labels)}", markup=False)
+    console.print(f"task {task.name}: {sizes}; labels: {', '.join(task.labels)}")
     for note in task.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")

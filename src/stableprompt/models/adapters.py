@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stableprompt.errors import ModelError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class Role(StrEnum):
@@ -114,7 +117,13 @@ class AdaptedModel:
         Raises:
             ModelError: it was trained for another model or another LoRA configuration.
         """
-        saved = load_file(folder / "adapter_model.safetensors")
+        try:
+            saved = load_file(folder / ADAPTER_WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"the adapter's weights {folder / ADAPTER_WEIGHTS} cannot be read ({error}); "
+                "give a folder written by peft"
+            ) from error
         wrong = [
             name
             for name, p in self._policy.items()
@@ -131,8 +140,11 @@ class AdaptedModel:
         self.copy(Role.POLICY, Role.ANCHOR)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the policy's adapter as peft does (safetensors and its config)."""
-        self.model.save_pretrained(str(folder), selected_adapters=[str(Role.POLICY)])
+        """Write the policy's adapter under peft's names (safetensors and its config)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: p.detach().cpu().contiguous() for name, p in self._policy.items()}
+        save_file(weights, folder / ADAPTER_WEIGHTS)
+        self.model.peft_config[str(Role.POLICY)].save_pretrained(str(folder))
 
 
 def read_lora_config(folder: Path) -> LoraConfig:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stableprompt.errors import ModelError
+
 Message = Mapping[str, str]
 
 
@@ -19,10 +21,19 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     Returns:
         The ids, special tokens of the template included.
     """
-    special = [token for token in tokenizer.all_special_tokens if token]
+    special = special_tokens(tokenizer)
     if not any(token in message["content"] for message in messages for token in special):
         return _encode(tokenizer, _render(tokenizer, messages))
     return _encode_in_pieces(tokenizer, messages)
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """Every string that the tokenizer would read as markup, those without a role included.
+
+    ``tokenizer.all_special_tokens`` holds only the named ones (end of text, padding, ...).
+    """
+    added = (token for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return [token.content for token in added if token.content]
 
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -52,7 +63,12 @@ def _encode_in_pieces(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     )
     ids: list[int] = []
     for message, holder in zip(messages, holders, strict=True):
+        if holder not in skeleton:
+            raise ModelError(
+                f"the chat template leaves out the {message['role']} message; "
+                "try another target.position"
+            )
         markup, skeleton = skeleton.split(holder, maxsplit=1)
         ids += _encode(tokenizer, markup)
-        ids += _encode(tokenizer, message["content"].strip(), split_special_tokens=True)
+        ids += _encode(tokenizer, message["content"], split_special_tokens=True)
     return ids + _encode(tokenizer, skeleton)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers import logging as transformers_logging
 
@@ -83,14 +84,14 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Loade
         ModelError: it cannot be found, or has no chat template.
     """
     place = pick_device(device)
-    source = resolve_name(name)
     with _quiet_transformers():
+        source = resolve_name(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=pick_dtype(dtype, place)
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = (
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             )

@@ -48,7 +48,8 @@ def training_tensors(trainable: Trainable) -> dict[str, Tensor]:
     for number, parameter in enumerate(trainable.agent.learned_parameters()):
         for name, tensor in trainable.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{number}/{name}"] = tensor.detach().cpu()
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # Copies: on a CPU the tensors are the live ones, which the next step changes.
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
 def load_training_tensors(trainable: Trainable, tensors: Mapping[str, Tensor]) -> None:

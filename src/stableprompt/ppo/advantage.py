@@ -67,6 +67,8 @@ def group_advantages(rewards: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Te
     Returns:
         Shape (P, T); 0 where mask is False.
     """
+    if (rewards == rewards[0]).all():  # rounding of the mean must not become an advantage
+        return torch.zeros(mask.shape, dtype=rewards.dtype, device=rewards.device)
     centred = rewards - rewards.mean()
     scaled = centred * (centred.square().mean() + epsilon).rsqrt()
     return scaled.unsqueeze(1) * mask

@@ -85,7 +85,8 @@ def anchor_kl(logprobs: Tensor, anchor_logprobs: Tensor, mask: Tensor) -> Tensor
         A scalar.
     """
     difference = anchor_logprobs - logprobs
-    return masked_mean(difference.exp() - 1 - difference, mask)
+    # expm1, not exp - 1: early differences are small, and float32 would lose their digits.
+    return masked_mean(difference.expm1() - difference, mask)
 
 
 def clip_fraction(

@@ -11,6 +11,7 @@ result.json        the result, with figures
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,11 @@ from stableprompt.errors import RunError
 CONFIG, TASK, RESULT = "config.json", "task.json", "result.json"
 STEPS, PROMPTS, BEST_PROMPT = "steps.jsonl", "prompts.jsonl", "best_prompt.txt"
 CHECKPOINTS = "checkpoints"
+
+
+def default_run_dir(name: str) -> Path:
+    """``runs/NAME-TIME``."""
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class RunFolder:
@@ -73,10 +79,17 @@ class RunFolder:
             )
         return cls(path)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the result has been written."""
-        return (self.path / RESULT).is_file()
+    @classmethod
+    def open_unfinished(cls, path: Path) -> Self:
+        """A run folder that can be continued.
+
+        Raises:
+            RunError: there is none, or the run is finished.
+        """
+        folder = cls.open(path)
+        if (path / RESULT).is_file():
+            raise RunError(f"the run in {path} is finished; its result is in {path / RESULT}")
+        return folder
 
     @property
     def checkpoints(self) -> Path:
@@ -114,6 +127,8 @@ class RunFolder:
         with (self.path / name).open("a", encoding="utf-8", newline="\n") as file:
             for record in records:
                 file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint that counts these lines
 
     def lengths(self) -> dict[str, int]:
         """Bytes of the JSON Lines files, for a checkpoint."""
@@ -121,7 +136,17 @@ class RunFolder:
         return {name: f.stat().st_size if f.exists() else 0 for name, f in files.items()}
 
     def cut_back(self, lengths: Mapping[str, int]) -> None:
-        """Drop what was appended after a checkpoint; the steps are about to be run again."""
+        """Drop what was appended after a checkpoint; the steps are about to be run again.
+
+        Raises:
+            RunError: a file is shorter than the checkpoint says: lines of it are lost.
+        """
         for name, length in lengths.items():
             with (self.path / name).open("ab") as file:
+                found = file.tell()
+                if found < length:
+                    raise RunError(
+                        f"{self.path / name} has {found} bytes, its checkpoint counted {length}; "
+                        "lines are lost, so start a new run"
+                    )
                 file.truncate(length)

@@ -35,6 +35,10 @@ class TargetLLM(Protocol):
         """
         ...
 
+    def markup(self) -> list[str]:
+        """The strings that its tokenizer reads as chat markup."""
+        ...
+
     def fits(self, conversation: Sequence[Message], room: int) -> bool:
         """Whether a conversation, ``room`` more tokens and an answer fit the context."""
         ...

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stableprompt.models.chat import Message, encode_chat
+from stableprompt.models.chat import Message, encode_chat, special_tokens
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.prefix import repeat_cache, right_pad, shared_prefix_length
 from stableprompt.models.targets.interface import LabelScores
@@ -49,6 +49,10 @@ class LocalTarget:
         self._speaking = speaking
         self._max_batch_tokens = max_batch_tokens
 
+    def markup(self) -> list[str]:
+        """The strings that its tokenizer reads as chat markup."""
+        return special_tokens(self._loaded.tokenizer)
+
     def fits(self, conversation: Sequence[Message], room: int) -> bool:
         """Whether a conversation, ``room`` more tokens and an answer fit the context."""
         used = len(encode_chat(self._loaded.tokenizer, conversation))
@@ -61,8 +65,7 @@ class LocalTarget:
         """Log-probabilities of whole label sequences, made probabilities over the labels."""
         inputs = [encode_chat(self._loaded.tokenizer, c) for c in conversations]
         labels = self._encode_labels(label_words)
-        # One conversation shares no *other* input; its last token must still be run in its row.
-        shared = shared_prefix_length(inputs) if len(inputs) > 1 else len(inputs[0]) - 1
+        shared = shared_prefix_length(inputs)
         rows = list(self._rows(inputs, labels, shared))
         logprobs = torch.zeros(len(inputs), len(labels))
         with self._speaking():
