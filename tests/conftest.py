@@ -1,5 +1,5 @@
-"""Before torch is loaded: test runs share the machine, so threads must not spin."""
+"""Before torch is loaded: test runs share the machine, so threads must not spin long."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")

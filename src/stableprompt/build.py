@@ -127,7 +127,10 @@ def _run(
     folder: RunFolder,
     observer: Observer,
 ) -> TuneResult:
+    known = len(task.notes)
     task = _without_long_texts(task, target, config)
+    for note in task.notes[known:]:
+        observer.on_note(note)
     scorer = Scorer(
         target,
         template_of(config),
@@ -222,13 +225,21 @@ def drop_long_texts(task: Task, target: TargetLLM, template: TargetTemplate, roo
     return replace(task, splits=Splits(**kept), notes=(*task.notes, note))
 
 
-def evaluate(task: Task, prompt: str, *, split: SplitName = "test", **settings: Any) -> Estimate:
+def evaluate(
+    task: Task,
+    prompt: str,
+    *,
+    split: SplitName = "test",
+    observer: Observer | None = None,
+    **settings: Any,
+) -> Estimate:
     """Score one prompt on one split, with its 95 % interval.
 
     Args:
         task: Labelled examples.
         prompt: What to score.
         split: train, validation or test.
+        observer: Told which texts are left out.
         **settings: Fields of ``TuneConfig``; only the target's and the device matter.
 
     Raises:
@@ -240,11 +251,14 @@ def evaluate(task: Task, prompt: str, *, split: SplitName = "test", **settings: 
     config = make_config(settings)
     target = LocalTarget(_load_target(config), max_batch_tokens=config.target.max_batch_tokens)
     template = template_of(config)
-    task = drop_long_texts(task, target, template, room=0)
+    fitting = drop_long_texts(replace(task, seed_prompt=prompt), target, template, room=0)
+    for note in fitting.notes[len(task.notes) :]:
+        (observer or Silence()).on_note(note)
     scorer = Scorer(
         target, template, task.verbalizer, Ledger(), accuracy_weight=1.0, softmax_weight=0.0
     )
-    return accuracy_estimate(scorer.score(prompt, task.splits.part(split), Purpose.TEST).correct)
+    score = scorer.score(prompt, fitting.splits.part(split), Purpose.TEST)
+    return accuracy_estimate(score.correct)
 
 
 def _setting(task: Task, config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
@@ -254,8 +268,8 @@ def _setting(task: Task, config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
         "task_fingerprint": task.fingerprint(),
         "examples": {name: len(task.splits.part(name)) for name in SPLIT_NAMES},
         "notes": list(task.notes),
-        "agent": config.agent.model,
-        "target": config.target.model,
+        "agent": _public_name(config.agent.model),
+        "target": _public_name(config.target.model),
         "dtype": str(agent.loaded.model.dtype).removeprefix("torch."),
         "device": agent.loaded.device.type,
         "versions": {
@@ -264,3 +278,9 @@ def _setting(task: Task, config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "transformers", "peft")},
         },
     }
+
+
+def _public_name(model: str) -> str:
+    """A local folder by its last part only: results are shared, home folders are not."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else model

@@ -57,7 +57,7 @@ class TargetConfig(Section):
     separator: str = "\n\n"
     """What stands between prompt and text where both share the user message."""
     max_batch_tokens: int = Field(4096, ge=16)
-    """Padded tokens of one scoring batch."""
+    """Tokens of one scoring batch, padding and repeated prefixes included."""
 
     @model_validator(mode="after")
     def _format_shows_the_text(self) -> Self:
@@ -113,7 +113,7 @@ class AnchorConfig(Section):
 
     kind: Literal["adaptive", "fixed", "previous"] = "adaptive"
     """adaptive: APPO; fixed: the first policy for ever; previous: the policy before each step."""
-    update_period: int = Field(4, ge=1)
+    update_period: int = Field(5, ge=1)
     """Decide after every so many steps."""
     update_threshold: float = Field(0.02, ge=0)
     """The anchor follows where the policy's validation score leads by more than this (0-1)."""
@@ -147,10 +147,13 @@ class TuneConfig(Section):
 
     method: str = "appo"
     """appo, ppo-fixed, ppo-previous or best-of-n: settings of one loop, see METHODS."""
-    steps: int = Field(12, ge=0)
+    steps: int = Field(10, ge=0)
     """One rollout and one update each."""
     seed: int = Field(0, ge=0)
     """Everything random follows from it."""
+    split_seed: int = Field(0, ge=0)
+    """Decides which example goes to which split, where the data has no split column; apart from
+    ``seed``, so that runs with different seeds are tested on the same examples."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -169,6 +172,13 @@ class TuneConfig(Section):
     def _settings_agree(self) -> Self:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown; use one of {', '.join(METHODS)}")
+        means = METHODS[self.method]
+        kind, learning = means["anchor"]["kind"], means["ppo"]["learning"]
+        if (self.anchor.kind, self.ppo.learning) != (kind, learning):
+            raise ValueError(
+                f"method {self.method!r} means anchor.kind {kind!r} and ppo.learning {learning}, "
+                f"found {self.anchor.kind!r} and {self.ppo.learning}; choose another method"
+            )
         adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
         if adaptive and 0 < self.steps < self.anchor.update_period:
             raise ValueError(

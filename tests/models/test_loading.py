@@ -150,7 +150,7 @@ def test_auto_takes_a_gpu_where_there_is_one(
         (CPU, True, torch.bfloat16),
         (CPU, False, torch.float32),
         (CUDA, True, torch.bfloat16),
-        (CUDA, False, torch.float16),
+        (CUDA, False, torch.float32),
     ],
 )
 def test_auto_is_bfloat16_where_the_hardware_multiplies_it(

@@ -1,5 +1,7 @@
 """The anchor: when it follows, when the policy returns, and that both are copies."""
 
+import json
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from stableprompt.ppo.rollout import Rollout
 from stableprompt.tuning.anchor import AnchorDecision, apply, decide, is_due
 from stableprompt.tuning.randomness import derive_uniforms
 from stableprompt.tuning.update import ppo_update
-from tests.fakes.word_agent import make_agent
+from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import Run, tiny_config
 
 RULES = AnchorConfig(update_threshold=0.05, rollback_threshold=0.1)
@@ -148,6 +150,20 @@ def test_equal_policies_are_never_told_apart(run: Run) -> None:
     assert result.anchor_decisions == {"keep": 2}
 
 
-def test_the_decision_is_taken_on_the_same_validation_examples(run: Run, target: object) -> None:
+def test_both_sides_are_judged_on_the_whole_validation_split_and_nothing_else(
+    run: Run, target: ScriptedTarget
+) -> None:
     result = run()
     assert sum(result.anchor_decisions.values()) == 2  # 4 steps, a decision after every second
+    lines = (result.run_dir / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    judged = [row for row in map(json.loads, lines) if row["scored_on"] == "validation"]
+    assert [row["writer"] for row in judged] == ["policy"] * 3 + ["anchor"] * 3 + (
+        ["policy"] * 3 + ["anchor"] * 3
+    )
+    validation = {example.text for example in make_task().validation}
+    test = {example.text for example in make_task().test}
+    train = {example.text for example in make_task().train}
+    for row in judged:
+        asked = {text for prompt, text in target.seen if prompt == row["prompt"]}
+        # The chosen prompt meets test, and a text written for the update too meets train.
+        assert validation <= asked <= validation | test | train

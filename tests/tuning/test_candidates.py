@@ -30,8 +30,10 @@ def candidate(
 
 
 def pool_of(*candidates: Candidate) -> CandidatePool:
+    """Each candidate from a step of its own."""
     pool = CandidatePool()
-    pool.add(candidates)
+    for one in candidates:
+        pool.add([one])
     return pool
 
 
@@ -55,10 +57,17 @@ def test_a_mean_is_shrunk_not_a_sum() -> None:
     assert pool.leaderboard(1) == ["once"]
 
 
-def test_a_loss_is_shrunk_towards_0_too() -> None:
-    # -0.3 / 2 = -0.15 and (-0.2 - 0.2) / 3 = -0.133: still the worse of the two.
-    pool = pool_of(candidate("a", -0.3), candidate("b", -0.2), candidate("b", -0.2))
-    assert pool.leaderboard(2) == ["b", "a"]
+def test_a_loss_is_not_shrunk() -> None:
+    # Towards 0, -0.3 seen once (-0.15) would outrank -0.2 seen five times (-0.167).
+    pool = pool_of(candidate("once", -0.3), *[candidate("often", -0.2)] * 5)
+    assert pool.leaderboard(2) == ["often", "once"]
+
+
+def test_a_text_written_again_in_the_same_step_is_not_seen_again() -> None:
+    # Eight copies of one lucky draw count 0.6 / 2 = 0.30, not 0.6 * 8 / 9.
+    pool = pool_of(*[candidate("again", 0.35)] * 9)  # 0.35 * 9 / 10 = 0.315
+    pool.add([candidate("copied", 0.6)] * 8)
+    assert pool.leaderboard(2) == ["again", "copied"]
 
 
 def test_equal_gains_are_ordered_by_text_whatever_came_first() -> None:

@@ -39,9 +39,9 @@ def options(
 
 def main() -> None:
     """Entry point of the ``stableprompt`` program."""
-    # Read when torch is loaded, later. Threads that spin while they wait starve each other as
-    # soon as something else runs on the machine: one sampling call took over 11 s instead of 2.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch is loaded, later. Threads that spin long while they wait starve each other
+    # as soon as something else runs on the machine; those that never spin are slow on a quiet one.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows question marks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,16 +1,23 @@
 """``stableprompt evaluate``: the score of one prompt, with its interval."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from stableprompt.cli.data import load_task
-from stableprompt.cli.reporting import figure, make_console, one_line_errors
+from stableprompt.cli.reporting import (
+    ConsoleObserver,
+    figure,
+    make_console,
+    one_line_errors,
+)
 from stableprompt.cli.settings import nested, parse_assignments
-from stableprompt.config import TuneConfig, make_config, merge
+from stableprompt.config import make_config, merge
 from stableprompt.errors import ConfigError
-from stableprompt.runs.folder import CONFIG, RESULT, RunFolder
+from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
+from stableprompt.tasks.archive import task_from_dict, unseen
+from stableprompt.tasks.task import Task
 
 
 @one_line_errors
@@ -30,12 +37,6 @@ def command(
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Which examples.")
     ] = "test",
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of the split, where DATA has no split column. [default: the run's, or 0]"
-        ),
-    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as in --set dtype=float32.")
     ] = None,
@@ -51,29 +52,35 @@ def command(
         layers.append(nested("target.model", target))
     if prompt is not None and not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
-    make_config(*layers)  # a typing error shows before a model is loaded
-    settings = merge(*layers)
+    settings = make_config(*layers)  # a typing error shows before a model is loaded
+    task = load_task(data, text=text, label=label, seed_prompt=None, seed=settings.split_seed)
+    given = merge(*layers)
     if run is not None:
-        used, result = read_run(run)
-        prompt = str(result["prompt"])
-        # The run's own seed, so that its training rows are not in the split that is scored.
-        seed = used.seed if seed is None else seed
-        settings = merge({"target": used.target.model_dump(), "dtype": used.dtype}, settings)
-    task = load_task(data, text=text, label=label, seed_prompt=None, seed=seed or 0)
+        prompt, task, used = _as_in_run(run, task)
+        given = merge(used, given)
     from stableprompt import build
 
-    estimate = build.evaluate(task, str(prompt), split=split, **settings)
-    make_console().print(
+    console = make_console()
+    for note in task.notes:
+        console.print(f"note: {note}")
+    watcher = ConsoleObserver(console)
+    estimate = build.evaluate(task, str(prompt), split=split, observer=watcher, **given)
+    console.print(
         f"{estimate.metric} on {split}: {figure(estimate)}; majority class "
         f"{task.majority_share(split):.3f}"
     )
 
 
-def read_run(run_dir: Path) -> tuple[TuneConfig, dict[str, object]]:
-    """Configuration and result of a finished run.
+def _as_in_run(run_dir: Path, task: Task) -> tuple[str, Task, dict[str, Any]]:
+    """A finished run's prompt, the examples it may be judged on, and how it was scored.
 
     Raises:
         RunError: it is no run folder, or the run is not finished.
+        DataError: nothing is left that the run has not seen.
     """
     folder = RunFolder.open(run_dir)
-    return make_config(folder.read_json(CONFIG)), folder.read_json(RESULT)
+    result = folder.read_json(RESULT)
+    used = make_config(folder.read_json(CONFIG))
+    fair = unseen(task, task_from_dict(folder.read_json(TASK)))
+    settings = {"target": used.target.model_dump(), "dtype": used.dtype, "device": used.device}
+    return str(result["prompt"]), fair, settings

@@ -60,6 +60,10 @@ class ConsoleObserver:
         """Say what begins."""
         self._console.print(f"{phase} ...", style="dim")
 
+    def on_note(self, note: str) -> None:
+        """Say what was done to the data."""
+        self._console.print(f"note: {note}")
+
     def on_step(self, record: "StepRecord") -> None:
         """Rewards, KL, refused prompts, the anchor's decision, the leader where it changed."""
         parts = [

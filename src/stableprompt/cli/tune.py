@@ -79,7 +79,9 @@ def command(
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     file_settings = read_settings(config) if config else {}
     settings = make_config(file_settings, *layers, preset=preset)
-    task = load_task(data, text=text, label=label, seed_prompt=seed_prompt, seed=settings.seed)
+    task = load_task(
+        data, text=text, label=label, seed_prompt=seed_prompt, seed=settings.split_seed
+    )
     require_enough_examples(task, settings)
     folder = run_dir or default_run_dir(task.name)
     RunFolder.require_free(folder)

@@ -122,10 +122,7 @@ class AgentLLM(nn.Module):
         return token.clamp(max=logits.shape[-1] - 1)
 
     def _end_ids(self) -> Tensor:
-        configured = self.loaded.model.generation_config.eos_token_id
-        ends = [configured] if isinstance(configured, int) else list(configured or [])
-        ends.append(int(self.tokenizer.eos_token_id))
-        return torch.tensor(sorted(set(ends)), device=self.loaded.device)
+        return torch.tensor(self.loaded.end_of_turn_ids, device=self.loaded.device)
 
     # --- judging ---
 

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from stableprompt.errors import ModelError
 
 Message = Mapping[str, str]
+_HOLDER = "\ue000\ue001"  # private-use characters: no template and no text has them
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -37,10 +40,61 @@ def special_tokens(tokenizer: Any) -> list[str]:
 
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    rendered: str = tokenizer.apply_chat_template(
-        [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-    )
+    try:
+        rendered: str = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,  # for templates that would open a thinking block
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"the model's chat template refuses these messages ({error}); where it knows no "
+            "system role, use --set target.position=user"
+        ) from error
+    for message in messages:
+        if message["content"].strip() not in rendered:
+            raise ModelError(
+                f"the model's chat template does not show the {message['role']} message as it is; "
+                "use --set target.position=user"
+            )
     return rendered
+
+
+def end_of_turn_ids(tokenizer: Any, configured: int | Sequence[int] | None) -> list[int]:
+    """Token ids that end an answer, the chat template's own first.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with a chat template.
+        configured: ``eos_token_id`` of the model's generation settings.
+
+    Raises:
+        ModelError: none is known.
+    """
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _HOLDER}]
+    rendered: str = tokenizer.apply_chat_template(turn, tokenize=False)
+    closing = _encode(tokenizer, rendered.partition(_HOLDER)[2])[:1]
+    known = special_tokens(tokenizer)
+    found = [i for i in closing if tokenizer.convert_ids_to_tokens(i) in known]
+    found += [configured] if isinstance(configured, int) else list(configured or [])
+    found += [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    if not found:
+        raise ModelError("the model names no token that ends an answer; set its eos_token")
+    return list(dict.fromkeys(found))
+
+
+def encode_answer(tokenizer: Any, answer: str) -> list[int]:
+    """Token ids of an answer where the assistant begins to speak.
+
+    In context, because some tokenizers put a space before a word that stands alone.
+    """
+    if any(token in answer for token in special_tokens(tokenizer)):
+        return _encode(tokenizer, answer, split_special_tokens=True)
+    opening = _render(tokenizer, [{"role": "user", "content": "a"}])
+    before, whole = _encode(tokenizer, opening), _encode(tokenizer, opening + answer)
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    return _encode(tokenizer, answer)
 
 
 def _encode(tokenizer: Any, text: str, *, split_special_tokens: bool = False) -> list[int]:
@@ -63,11 +117,6 @@ def _encode_in_pieces(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     )
     ids: list[int] = []
     for message, holder in zip(messages, holders, strict=True):
-        if holder not in skeleton:
-            raise ModelError(
-                f"the chat template leaves out the {message['role']} message; "
-                "try another target.position"
-            )
         markup, skeleton = skeleton.split(holder, maxsplit=1)
         ids += _encode(tokenizer, markup)
         ids += _encode(tokenizer, message["content"], split_special_tokens=True)

@@ -13,6 +13,7 @@ from transformers import logging as transformers_logging
 
 from stableprompt.errors import ConfigError, ModelError
 from stableprompt.models import embedded
+from stableprompt.models.chat import end_of_turn_ids
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -25,6 +26,11 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     device: torch.device
+
+    @property
+    def end_of_turn_ids(self) -> list[int]:
+        """Token ids that end an answer, the chat template's own first."""
+        return end_of_turn_ids(self.tokenizer, self.model.generation_config.eos_token_id)
 
     @property
     def context_length(self) -> int:
@@ -60,7 +66,8 @@ def pick_dtype(requested: str, device: torch.device) -> torch.dtype:
     if requested != "auto":
         return DTYPES[requested]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Not float16: it overflows on models that were trained in bfloat16.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if cpu_has_fast_bfloat16() else torch.float32
 
 
@@ -104,7 +111,7 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Loade
             f"model {name!r} has no chat template, so it is a base model; give its instruct version"
         )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.requires_grad_(False)
     return LoadedModel(name, model.to(place).eval(), tokenizer, place)
 

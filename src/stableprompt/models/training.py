@@ -31,7 +31,10 @@ def prepare_training(agent: AgentLLM, learning_rate: float) -> Trainable:
     Raises:
         ConfigError: launched with several processes, which is not supported yet.
     """
-    accelerator = Accelerator(cpu=agent.loaded.device.type == "cpu")
+    accelerator = Accelerator(
+        cpu=agent.loaded.device.type == "cpu",
+        device_placement=False,  # the agent stays where it was loaded, on cuda:1 say
+    )
     if accelerator.num_processes > 1:
         raise ConfigError(
             "this version trains in one process, it was launched with "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from stableprompt.errors import ModelError
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.reward import correctness, prompt_reward, softmax_difference
@@ -67,6 +68,11 @@ class Scorer:
             [self.template.messages(prompt, example.text) for example in examples],
             self._verbalizer.label_words,
         )
+        if not scores.label_probs.isfinite().all():
+            raise ModelError(
+                f"the target {self._target.name!r} gave probabilities that are not finite; use "
+                "--set dtype=float32, or another target"
+            )
         self.ledger.add_target(purpose, calls=len(examples), tokens=scores.num_tokens)
         labels = torch.tensor([self._verbalizer.index(example.label) for example in examples])
         correct = correctness(scores.label_probs, labels)

@@ -2,7 +2,8 @@
 
 Policy and anchor write several prompts each for the same query, on common random numbers, and
 both are scored on the same validation examples. Where the two are equal, so are their prompts,
-and the difference is exactly 0: no decision is ever taken on sampling noise alone.
+and the difference is exactly 0: equal policies are never told apart. Otherwise the difference is
+an estimate from a few prompts a side, with the noise of one; a refused prompt weighs heavily.
 """
 
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ class AnchorJudge:
     ) -> tuple[Judgement, list[Candidate]]:
         """Write and score the prompts of both; what was paid for is kept in the pool."""
         config = self._config
-        query_ids = collector.query_ids(draw_examples(self._task, config, step))
+        # A query of its own: the policy has just been trained on the step's.
+        draw = draw_examples(self._task, config, step, "anchor-examples")
+        query_ids = collector.query_ids(draw)
         uniforms = derive_uniforms(
             config.seed,
             step,

@@ -41,11 +41,16 @@ class CandidatePool:
         self.faults: dict[str, int] = {}
 
     def add(self, candidates: Iterable[Candidate]) -> None:
-        """Remember prompts; refused ones are only counted."""
+        """Remember the prompts of one step; refused ones are only counted.
+
+        A text that was written several times in a step was scored once, on the same examples.
+        """
+        seen: set[str] = set()
         for candidate in candidates:
             if candidate.fault is not None:
                 self.faults[candidate.fault] = self.faults.get(candidate.fault, 0) + 1
-            elif candidate.seed_reward is not None:
+            elif candidate.seed_reward is not None and candidate.prompt not in seen:
+                seen.add(candidate.prompt)
                 gain = candidate.reward - candidate.seed_reward
                 self._gains.setdefault(candidate.prompt, []).append(gain)
 
@@ -53,10 +58,13 @@ class CandidatePool:
         """The prompts with the highest gain over the seed prompt on the same examples.
 
         Every step has examples of its own, so rewards of different steps do not compare; gains
-        over the same prompt do. A gain seen k times is shrunk by k / (k + 1), so that one lucky
-        draw does not outrank a prompt that was good again and again.
+        over the same prompt do. A gain seen in k steps is shrunk by k / (k + 1), so that one
+        lucky draw does not outrank a prompt that was good again and again; losses are not shrunk.
         """
-        trusted = {prompt: sum(gains) / (len(gains) + 1) for prompt, gains in self._gains.items()}
+        trusted = {}
+        for prompt, gains in self._gains.items():
+            gain = sum(gains) / len(gains)
+            trusted[prompt] = gain * len(gains) / (len(gains) + 1) if gain > 0 else gain
         return sorted(trusted, key=lambda prompt: (-trusted[prompt], prompt))[:size]
 
     @property

@@ -30,7 +30,7 @@ class Draw:
     """What all prompts of the step are scored on."""
 
 
-def draw_examples(task: Task, config: TuneConfig, step: int) -> Draw:
+def draw_examples(task: Task, config: TuneConfig, step: int, purpose: str = "examples") -> Draw:
     """Draw a step's examples without replacement; the last ones drawn are the demonstrations.
 
     The same for all prompts of the step (common random numbers), fresh every step, so that the
@@ -38,7 +38,7 @@ def draw_examples(task: Task, config: TuneConfig, step: int) -> Draw:
     """
     shown = config.agent.num_demonstrations
     scored = config.reward.examples_per_step
-    drawn = derive_random(config.seed, step, "examples").sample(task.train, shown + scored)
+    drawn = derive_random(config.seed, step, purpose).sample(task.train, shown + scored)
     return Draw(tuple(drawn[scored:]), tuple(drawn[:scored]))
 
 

@@ -98,6 +98,9 @@ class Observer(Protocol):
     def on_phase(self, phase: str) -> None:
         """Something else begins that takes a while."""
 
+    def on_note(self, note: str) -> None:
+        """Something was done to the data that the user should know of."""
+
 
 class Silence:
     """An observer that says nothing."""
@@ -109,4 +112,7 @@ class Silence:
         """Ignore."""
 
     def on_phase(self, phase: str) -> None:
+        """Ignore."""
+
+    def on_note(self, note: str) -> None:
         """Ignore."""

@@ -7,6 +7,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from stableprompt.errors import ModelError
 from stableprompt.models.adapters import AdaptedModel
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import Message, encode_chat
@@ -92,12 +93,17 @@ def test_label_probs_are_those_of_whole_sequences(
     assert got.dtype == torch.float32
 
 
-@pytest.mark.parametrize("words", [BEGINNING, ("on hold", "y", "on"), ("on", "on")])
+@pytest.mark.parametrize("words", [BEGINNING, ("on hold", "y", "on")])
 def test_where_one_label_begins_another_the_end_of_the_turn_is_scored_too(
     loaded: LoadedModel, words: tuple[str, ...]
 ) -> None:
     got = LocalTarget(loaded).label_scores(CONVERSATIONS, words).label_probs
     assert_same(got, naive_probs(loaded, CONVERSATIONS, label_ids(loaded, words, end=True)))
+
+
+def test_label_words_that_the_tokenizer_cannot_tell_apart_are_refused() -> None:
+    with pytest.raises(ModelError, match="cannot tell the label words on, on apart"):
+        LocalTarget(make_loaded()).label_scores(CONVERSATIONS, ("on", "on"))
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stableprompt.models.chat import Message, encode_chat, special_tokens
+from stableprompt.errors import ModelError
+from stableprompt.models.chat import Message, encode_answer, encode_chat, special_tokens
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.prefix import repeat_cache, right_pad, shared_prefix_length
 from stableprompt.models.targets.interface import LabelScores
@@ -34,7 +35,7 @@ class LocalTarget:
         loaded: The frozen checkpoint.
         speaking: Entered around every forward pass. Where agent and target are one checkpoint
             it switches the adapters off.
-        max_batch_tokens: Padded tokens of one batch.
+        max_batch_tokens: Tokens of one batch, padding and repeated prefixes included.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class LocalTarget:
         logprobs = torch.zeros(len(inputs), len(labels))
         with self._speaking():
             cache = self._run_prefix(inputs[0][:shared])
-            for batch in self._batches(rows):
+            for batch in self._batches(rows, shared):
                 for row, logits in zip(batch, self._logits(cache, shared, batch), strict=True):
                     for c in row.labels:
                         logprobs[row.conversation, c] = _sequence_logprob(logits, labels[c])
@@ -83,13 +84,14 @@ class LocalTarget:
         Where one label's tokens begin another's ("on", "on hold"), the end of the turn is scored
         too: without it the shorter one could never be less probable.
         """
-        tokenizer = self._loaded.tokenizer
-        encoded: list[list[int]] = [
-            tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            for word in label_words
-        ]
+        encoded = [encode_answer(self._loaded.tokenizer, word) for word in label_words]
+        if not all(encoded) or len({tuple(ids) for ids in encoded}) < len(encoded):
+            raise ModelError(
+                f"the target's tokenizer cannot tell the label words {', '.join(label_words)} "
+                "apart; give others as label_words"
+            )
         if any(a is not b and b[: len(a)] == a for a in encoded for b in encoded):
-            encoded = [[*ids, int(tokenizer.eos_token_id)] for ids in encoded]
+            encoded = [[*ids, self._loaded.end_of_turn_ids[0]] for ids in encoded]
         return encoded
 
     @staticmethod
@@ -104,11 +106,15 @@ class LocalTarget:
                 if len(label) > 1:
                     yield _Row(number, own + label[:-1], at, (c,))
 
-    def _batches(self, rows: list[_Row]) -> Iterator[list[_Row]]:
-        """Rows of like length together, so that little is padded; the rows alone fix the order."""
+    def _batches(self, rows: list[_Row], shared: int) -> Iterator[list[_Row]]:
+        """Rows of like length together, so that little is padded; the rows alone fix the order.
+
+        The shared prefix counts for every row: its keys and values are repeated in memory.
+        """
         batch: list[_Row] = []
         for row in sorted(rows, key=lambda row: len(row.ids)):
-            if batch and len(row.ids) * (len(batch) + 1) > self._max_batch_tokens:
+            tokens = shared + len(row.ids)
+            if batch and tokens * (len(batch) + 1) > self._max_batch_tokens:
                 yield batch
                 batch = []
             batch.append(row)
