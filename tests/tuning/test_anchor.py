@@ -1,6 +1,7 @@
 """The anchor: when it follows, when the policy returns, and that both are copies."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from stableprompt.models.training import Trainable, prepare_training
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.tuning.anchor import AnchorDecision, apply, decide, is_due
 from stableprompt.tuning.randomness import derive_uniforms
+from stableprompt.tuning.records import TuneResult
 from stableprompt.tuning.update import ppo_update
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import Run, tiny_config
@@ -142,12 +144,21 @@ def test_keep_changes_nothing(trainable: Trainable) -> None:
     assert trainable.optimizer.state
 
 
+def judged_prompts(result: TuneResult) -> list[dict[str, Any]]:
+    """The prompts that were written for anchor decisions."""
+    lines = (result.run_dir / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["scored_on"] == "validation"]
+
+
 def test_equal_policies_are_never_told_apart(run: Run) -> None:
-    # A learning rate of almost nothing: policy and anchor write the same prompts.
-    result = run(
-        ppo={"learning_rate": 1e-12}, anchor={"update_threshold": 0.0, "rollback_threshold": 0.0}
-    )
+    # A learning rate of almost nothing: on common random numbers both write the same prompts.
+    thresholds = {"update_threshold": 0.0, "rollback_threshold": 0.0}
+    result = run(ppo={"learning_rate": 1e-12}, anchor=thresholds)
     assert result.anchor_decisions == {"keep": 2}
+    prompts = [row["prompt"] for row in judged_prompts(result)]
+    assert prompts[:3] == prompts[3:6]
+    assert prompts[6:9] == prompts[9:]
+    assert len(set(prompts)) > 2
 
 
 def test_both_sides_are_judged_on_the_whole_validation_split_and_nothing_else(
@@ -155,8 +166,7 @@ def test_both_sides_are_judged_on_the_whole_validation_split_and_nothing_else(
 ) -> None:
     result = run()
     assert sum(result.anchor_decisions.values()) == 2  # 4 steps, a decision after every second
-    lines = (result.run_dir / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    judged = [row for row in map(json.loads, lines) if row["scored_on"] == "validation"]
+    judged = judged_prompts(result)
     assert [row["writer"] for row in judged] == ["policy"] * 3 + ["anchor"] * 3 + (
         ["policy"] * 3 + ["anchor"] * 3
     )
