@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from stableprompt.tasks.bundled_tasks import load_bundled
     from stableprompt.tasks.example import Example
-    from stableprompt.tasks.metrics import Estimate, PairedComparison
+    from stableprompt.tasks.statistics import Estimate, PairedComparison
     from stableprompt.tasks.task import Task
     from stableprompt.tuning.records import Observer, StepRecord, TuneResult
 
@@ -57,7 +57,7 @@ _HOMES = {
     "errors": ("ConfigError", "DataError", "ModelError", "RunError", "StablePromptError"),
     "tasks.bundled_tasks": ("load_bundled",),
     "tasks.example": ("Example",),
-    "tasks.metrics": ("Estimate", "PairedComparison"),
+    "tasks.statistics": ("Estimate", "PairedComparison"),
     "tasks.task": ("Task",),
     "tuning.records": ("Observer", "StepRecord", "TuneResult"),
 }

@@ -24,7 +24,7 @@ from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.archive import task_from_dict, task_to_dict
-from stableprompt.tasks.metrics import Estimate, accuracy_estimate
+from stableprompt.tasks.statistics import Estimate, accuracy_estimate
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate

@@ -18,7 +18,7 @@ from stableprompt.cli.reporting import (
     verdict,
 )
 from stableprompt.errors import DataError
-from stableprompt.tasks.metrics import Estimate, PairedComparison
+from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.records import StepRecord, TuneResult
 from tests.cli.conftest import assert_fits

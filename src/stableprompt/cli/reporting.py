@@ -11,7 +11,7 @@ from rich.table import Table
 from stableprompt.errors import StablePromptError
 
 if TYPE_CHECKING:
-    from stableprompt.tasks.metrics import Estimate
+    from stableprompt.tasks.statistics import Estimate
     from stableprompt.tuning.records import StepRecord, TuneResult
 
 BAD_INPUT = 2

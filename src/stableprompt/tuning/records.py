@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from stableprompt.tasks.metrics import Estimate, PairedComparison
+from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import Message, TargetTemplate
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
-from stableprompt.tasks.metrics import (
+from stableprompt.tasks.statistics import (
     Estimate,
     PairedComparison,
     accuracy_estimate,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stableprompt.tasks.metrics import Estimate, accuracy_estimate, paired_comparison
+from stableprompt.tasks.statistics import Estimate, accuracy_estimate, paired_comparison
 
 
 def test_wilson_for_8_of_10() -> None:
