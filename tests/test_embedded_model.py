@@ -12,7 +12,6 @@ from stableprompt.models import embedded
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.tasks.bundled_tasks import load_bundled
-from stableprompt.tasks.example import Example
 from stableprompt.tasks.meta_prompts import MetaPrompt
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.randomness import derive_uniforms
@@ -53,10 +52,10 @@ def test_the_writer_writes_finished_instructions_about_the_task(
 ) -> None:
     agent, _ = models
     shown = [
-        Example("Grill the fish four minutes a side", "dinner"),
-        Example("Porridge with honey and walnuts", "breakfast"),
-        Example("Poached eggs on toast", "breakfast"),
-        Example("Slow roast lamb with potatoes", "dinner"),
+        ("Grill the fish four minutes a side", "dinner"),
+        ("Porridge with honey and walnuts", "breakfast"),
+        ("Poached eggs on toast", "breakfast"),
+        ("Slow roast lamb with potatoes", "dinner"),
     ]
     messages = MetaPrompt().messages("Sort it.", ["breakfast", "dinner"], shown)
     query_ids = agent.query_ids(messages)
@@ -71,10 +70,11 @@ def test_the_target_ignores_the_adapters(models: tuple[AgentLLM, TargetLLM]) -> 
     agent, target = models
     task = load_bundled("support")
     template = TargetTemplate("system", "prompt_first", "{text}")
-    conversations = [template.messages(task.seed_prompt, e.text) for e in task.train[:8]]
-    before = target.label_scores(conversations, task.verbalizer.label_words).label_probs
+    conversations = [template.messages(task.seed_prompt, e) for e in task.train[:8]]
+    words = [task.answer_words(example) for example in task.train[:8]]
+    before = target.label_scores(conversations, words).label_probs
     with torch.no_grad():
         for parameter in agent.adapted.parameters():
             parameter.add_(0.05)
-    after = target.label_scores(conversations, task.verbalizer.label_words).label_probs
+    after = target.label_scores(conversations, words).label_probs
     assert torch.equal(before, after)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
         StablePromptError,
     )
     from stableprompt.tasks.bundled_tasks import load_bundled
-    from stableprompt.tasks.example import Example
+    from stableprompt.tasks.example import Example, TaskKind
+    from stableprompt.tasks.metrics.registry import metric_names
+    from stableprompt.tasks.named import load_named
     from stableprompt.tasks.statistics import Estimate, PairedComparison
     from stableprompt.tasks.task import Task
     from stableprompt.tuning.records import Observer, StepRecord, TuneResult
@@ -42,11 +44,14 @@ __all__ = [
     "StablePromptError",
     "StepRecord",
     "Task",
+    "TaskKind",
     "TuneConfig",
     "TuneResult",
     "__version__",
     "evaluate",
     "load_bundled",
+    "load_named",
+    "metric_names",
     "resume",
     "tune",
 ]
@@ -56,7 +61,9 @@ _HOMES = {
     "config": ("TuneConfig",),
     "errors": ("ConfigError", "DataError", "ModelError", "RunError", "StablePromptError"),
     "tasks.bundled_tasks": ("load_bundled",),
-    "tasks.example": ("Example",),
+    "tasks.example": ("Example", "TaskKind"),
+    "tasks.metrics.registry": ("metric_names",),
+    "tasks.named": ("load_named",),
     "tasks.statistics": ("Estimate", "PairedComparison"),
     "tasks.task": ("Task",),
     "tuning.records": ("Observer", "StepRecord", "TuneResult"),

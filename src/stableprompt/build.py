@@ -1,7 +1,8 @@
 """From task and configuration to objects: the one place where they meet."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import resources
 from importlib.metadata import version
@@ -21,17 +22,21 @@ from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.training import prepare_training
 from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
+from stableprompt.scoring.judge import Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
-from stableprompt.tasks.archive import task_from_dict, task_to_dict
-from stableprompt.tasks.statistics import Estimate, accuracy_estimate
+from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
+from stableprompt.tasks.example import TaskKind
+from stableprompt.tasks.metrics.registry import JUDGE, require_available
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits
+from stableprompt.tasks.statistics import Estimate
 from stableprompt.tasks.task import Task
-from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tasks.templates import TargetTemplate, template_of
 from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, Silence, TuneResult
+from stableprompt.tuning.selection import estimate_of
 from stableprompt.tuning.tuner import Tuner
 from stableprompt.version import __version__
 
@@ -80,19 +85,26 @@ def tune(
     return start_run(task, config, path, observer or Silence())
 
 
-def resume(run_dir: str | Path, *, observer: Observer | None = None) -> TuneResult:
+def resume(
+    run_dir: str | Path,
+    *,
+    metric: CustomMetric | None = None,
+    observer: Observer | None = None,
+) -> TuneResult:
     """Continue a run that was interrupted, from its folder alone.
 
     Args:
         run_dir: What ``tune`` was given, or printed.
+        metric: The function that scores, where the run uses one of your own.
         observer: Told how it goes.
 
     Raises:
+        ConfigError: the run has a metric of the user's own, and it was not given.
         RunError: that is no run folder, or the run is finished.
         ModelError: a model cannot be loaded.
     """
     folder = RunFolder.open_unfinished(Path(run_dir))
-    task = task_from_dict(folder.read_json(TASK))
+    task = task_from_dict(folder.read_json(TASK), metric)
     config = make_config(folder.read_json(CONFIG))
     observer = observer or Silence()
     observer.on_phase("loading models")
@@ -109,6 +121,7 @@ def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) ->
         RunError: the folder holds something already.
     """
     require_enough_examples(task, config)
+    require_available(task.metric)
     RunFolder.require_free(path)
     observer.on_phase("loading models")
     agent, target = load_models(config)
@@ -131,25 +144,51 @@ def _run(
     task = _without_long_texts(task, target, config)
     for note in task.notes[known:]:
         observer.on_note(note)
-    scorer = Scorer(
-        target,
-        template_of(config),
-        task.verbalizer,
-        Ledger(),
-        accuracy_weight=config.reward.accuracy_weight,
-        softmax_weight=config.reward.softmax_weight,
-    )
-    shown = [example.text for example in task.train]
+    scorer = make_scorer(task, config, target)
     markup = [*special_tokens(agent.tokenizer), *target.markup()]
-    guards = Guards(config.guards, agent, task.seed_prompt, shown, markup)
+    guards = Guards(config.guards, agent, task, markup)
     trainable = prepare_training(agent, config.ppo.learning_rate)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
-    return tuner.run(_setting(task, config, agent))
+    return tuner.run(_setting(task, config, agent, target))
+
+
+def make_scorer(task: Task, config: TuneConfig, target: TargetLLM) -> Scorer:
+    """The scorer of a task; loads the judge where one is needed and it is not the target."""
+    judge = None
+    if task.metric.name == JUDGE:
+        same = config.judge.model in (None, config.target.model)
+        rater = target if same else load_target(config, config.judge.model)
+        judge = Judge(rater, config.judge.rubric)
+    room = answer_room(task, config, target)
+    return Scorer(
+        target,
+        template_of(config.target),
+        task,
+        Ledger(),
+        answers=config.target.model_copy(update={"max_answer_tokens": room}),
+        reward=config.reward,
+        judge=judge,
+    )
+
+
+def answer_room(task: Task, config: TuneConfig, target: TargetLLM) -> int:
+    """How many tokens a generated answer may have; 0 where answers are not generated.
+
+    Where neither the settings nor the task say it: half as much again as the longest reference
+    of the training split, so that an answer is not cut for being a little wordy.
+    """
+    if task.kind is not TaskKind.GENERATION:
+        return 0
+    given = config.target.max_answer_tokens or task.max_answer_tokens
+    if given is not None:
+        return given
+    longest = max(target.num_tokens(answer) for e in task.train for answer in e.answers)
+    return longest + longest // 2 + 1
 
 
 def _without_long_texts(task: Task, target: TargetLLM, config: TuneConfig) -> Task:
-    room = config.agent.max_prompt_tokens
-    fitting = drop_long_texts(task, target, template_of(config), room)
+    room = config.agent.max_prompt_tokens + answer_room(task, config, target)
+    fitting = drop_long_texts(task, target, template_of(config.target), room)
     require_enough_examples(fitting, config)
     return fitting
 
@@ -162,14 +201,28 @@ def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:
     if adapter is not None:
         adapted.load_adapter(adapter)
     agent = AgentLLM(loaded, adapted, temperature=config.agent.temperature)
-    batch = config.target.max_batch_tokens
     if resolve_name(config.target.model) == resolve_name(config.agent.model):
-        return agent, LocalTarget(loaded, speaking=agent.as_base, max_batch_tokens=batch)
-    return agent, LocalTarget(_load_target(config), max_batch_tokens=batch)
+        return agent, _speaking_target(loaded, config, agent.as_base)
+    return agent, load_target(config)
 
 
-def _load_target(config: TuneConfig) -> LoadedModel:
-    return load_model(config.target.model, device=config.device, dtype=config.dtype)
+def load_target(config: TuneConfig, model: str | None = None) -> LocalTarget:
+    """The target with weights of its own; or another model in its role, spoken to as a chat."""
+    chat = model is not None or config.target.format == "chat"
+    name = model or config.target.model
+    loaded = load_model(name, device=config.device, dtype=config.dtype, chat=chat)
+    return LocalTarget(loaded, max_batch_tokens=config.target.max_batch_tokens, plain=not chat)
+
+
+def _speaking_target(
+    loaded: LoadedModel, config: TuneConfig, speaking: Callable[[], AbstractContextManager[None]]
+) -> LocalTarget:
+    return LocalTarget(
+        loaded,
+        speaking=speaking,
+        max_batch_tokens=config.target.max_batch_tokens,
+        plain=config.target.format == "plain",
+    )
 
 
 def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:
@@ -192,12 +245,6 @@ def bundled_writer() -> Path:
     return Path(str(resources.files("stableprompt.models") / "writers" / EMBEDDED_NAME))
 
 
-def template_of(config: TuneConfig) -> TargetTemplate:
-    """How prompt and text become the target's messages."""
-    target = config.target
-    return TargetTemplate(target.position, target.order, target.input_format, target.separator)
-
-
 def drop_long_texts(task: Task, target: TargetLLM, template: TargetTemplate, room: int) -> Task:
     """Leave out texts that do not fit the target's context, and say how many.
 
@@ -214,7 +261,7 @@ def drop_long_texts(task: Task, target: TargetLLM, template: TargetTemplate, roo
         name: tuple(
             e
             for e in task.splits.part(name)
-            if target.fits(template.messages(task.seed_prompt, e.text), room)
+            if target.fits(template.messages(task.seed_prompt, e), room)
         )
         for name in SPLIT_NAMES
     }
@@ -249,27 +296,36 @@ def evaluate(
     if not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
     config = make_config(settings)
-    target = LocalTarget(_load_target(config), max_batch_tokens=config.target.max_batch_tokens)
-    template = template_of(config)
-    fitting = drop_long_texts(replace(task, seed_prompt=prompt), target, template, room=0)
+    require_available(task.metric)
+    task = replace(task, seed_prompt=prompt)
+    return evaluate_with(task, config, load_target(config), split, observer or Silence())
+
+
+def evaluate_with(
+    task: Task, config: TuneConfig, target: TargetLLM, split: SplitName, observer: Observer
+) -> Estimate:
+    """Score a task's seed prompt on one split, with a target that is loaded already."""
+    room = answer_room(task, config, target)
+    fitting = drop_long_texts(task, target, template_of(config.target), room)
     for note in fitting.notes[len(task.notes) :]:
-        (observer or Silence()).on_note(note)
-    scorer = Scorer(
-        target, template, task.verbalizer, Ledger(), accuracy_weight=1.0, softmax_weight=0.0
-    )
-    score = scorer.score(prompt, fitting.splits.part(split), Purpose.TEST)
-    return accuracy_estimate(score.correct)
+        observer.on_note(note)
+    examples = fitting.splits.part(split)
+    score = make_scorer(fitting, config, target).score(task.seed_prompt, examples, Purpose.TEST)
+    return estimate_of(fitting, examples, score, seed=config.seed)
 
 
-def _setting(task: Task, config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
+def _setting(task: Task, config: TuneConfig, agent: AgentLLM, target: TargetLLM) -> dict[str, Any]:
     """What a reader needs to judge or repeat the figures; nothing of this machine's paths."""
     return {
         "task": task.name,
+        "kind": task.kind,
+        "metric": task.metric.name,
         "task_fingerprint": task.fingerprint(),
         "examples": {name: len(task.splits.part(name)) for name in SPLIT_NAMES},
         "notes": list(task.notes),
         "agent": _public_name(config.agent.model),
         "target": _public_name(config.target.model),
+        "max_answer_tokens": answer_room(task, config, target),
         "dtype": str(agent.loaded.model.dtype).removeprefix("torch."),
         "device": agent.loaded.device.type,
         "versions": {

@@ -48,14 +48,25 @@ class TargetConfig(Section):
 
     model: str = "smollm2-135m"
     """Embedded name, local folder or hub id."""
+    format: Literal["chat", "plain"] = "chat"
+    """chat: the model's own chat template; plain: one raw text, as base models read it."""
     position: Literal["user", "system"] = "system"
-    """Whether the prompt is the system message or part of the user message."""
+    """Whether the prompt is the system message or part of the user message; a plain text and a
+    prompt with placeholders have no system message."""
     order: Literal["prompt_first", "input_first"] = "prompt_first"
     """Which comes first where both share the user message."""
     input_format: str = "{text}"
-    """How the text is shown to the target."""
+    """How the input is shown to the target."""
     separator: str = "\n\n"
-    """What stands between prompt and text where both share the user message."""
+    """What stands between prompt and input where both share the user message."""
+    max_answer_tokens: int | None = Field(None, ge=1)
+    """Longest answer of a generation task; null takes the task's, or else the longest reference
+    of the training split and half as much again."""
+    answer_lines: Literal["all", "first", "last"] = "all"
+    """Which lines of a generated answer count."""
+    answer_after: str | None = Field(None, min_length=1)
+    """Only what stands behind the last of these in a generated answer counts, such as "Answer:";
+    an answer without it is empty."""
     max_batch_tokens: int = Field(4096, ge=16)
     """Tokens of one scoring batch, padding and repeated prefixes included."""
 
@@ -66,13 +77,22 @@ class TargetConfig(Section):
         return self
 
 
+class JudgeConfig(Section):
+    """The LLM that rates generated answers, where the metric is "judge"."""
+
+    model: str | None = None
+    """Embedded name, local folder or hub id; null takes the target."""
+    rubric: str = "The answer says the same as this reference: {reference}"
+    """What a good answer is; {reference} and {text} (the input) are filled in."""
+
+
 class RewardConfig(Section):
-    """reward = accuracy_weight * accuracy + softmax_weight * softmax difference (eq. 13)."""
+    """reward = accuracy_weight * score + softmax_weight * softmax difference (eq. 13)."""
 
     accuracy_weight: float = Field(1.0, ge=0)
-    """c_a."""
+    """c_a; the weight of the score, whichever the metric."""
     softmax_weight: float = Field(0.5, ge=0)
-    """c_s."""
+    """c_s; generated answers have no softmax difference."""
     examples_per_step: int = Field(16, ge=1)
     """Training examples that all prompts of a step are scored on; drawn afresh every step."""
     fault_reward: float = -0.5
@@ -130,6 +150,8 @@ class GuardConfig(Section):
     """Refuse prompts cut at the length cap."""
     reject_copies: bool = True
     """Refuse verbatim copies of examples."""
+    reject_leaks: bool = True
+    """Refuse prompts that state an answer, as in "The answer is B."."""
     max_perplexity_ratio: float | None = Field(5.0, gt=0)
     """Refuse prompts whose perplexity under the base model exceeds this many times the seed
     prompt's; null switches the check off."""
@@ -140,6 +162,11 @@ class SelectionConfig(Section):
 
     num_finalists: int = Field(8, ge=1)
     """Best prompts by reward that are scored again on the whole validation split."""
+    num_demonstrations: int = Field(0, ge=0)
+    """Training examples that are written into the chosen prompt, if that is better on validation;
+    0 leaves it as it is."""
+    demonstration_sets: int = Field(8, ge=1)
+    """So many random sets of demonstrations are tried on validation."""
 
 
 class TuneConfig(Section):
@@ -162,6 +189,7 @@ class TuneConfig(Section):
     """Older ones are deleted."""
     agent: AgentConfig = AgentConfig()
     target: TargetConfig = TargetConfig()
+    judge: JudgeConfig = JudgeConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
     anchor: AnchorConfig = AnchorConfig()

@@ -1,19 +1,21 @@
-"""DATA: a file, or the name of a bundled task."""
+"""DATA: a file, a hub data set, or the name of a task."""
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stableprompt.cli.data import load_task
-from stableprompt.errors import DataError
+from stableprompt.cli.data import DataOptions, custom_metric, load_task
+from stableprompt.errors import ConfigError, DataError
 from stableprompt.tasks.bundled_tasks import load_bundled
 from stableprompt.tasks.task import Task
 from tests.cli.conftest import write_rows
 
 
-def load(data: str, *, seed_prompt: str | None = None, seed: int = 0, **columns: str) -> Task:
-    text, label = columns.get("text"), columns.get("label")
-    return load_task(data, text=text, label=label, seed_prompt=seed_prompt, seed=seed)
+def load(data: str, *, seed: int = 0, **given: Any) -> Task:
+    return load_task(data, DataOptions(**given), seed=seed)
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +35,24 @@ def test_a_bundled_task_takes_another_seed_prompt() -> None:
     assert task.splits == load_bundled("support").splits
 
 
-@pytest.mark.parametrize("column", ["text", "label"])
-def test_a_bundled_task_has_its_own_columns(column: str) -> None:
-    with pytest.raises(DataError, match="takes no --text and no --label"):
-        load("support", **{column: "x"})
+@pytest.mark.parametrize("given", [{"text": ["x"]}, {"label": "x"}, {"kind": "generation"}])
+@pytest.mark.parametrize("name", ["support", "sst2"])
+def test_a_task_by_name_has_its_own_columns(name: str, given: Any) -> None:
+    with pytest.raises(DataError, match="takes no --text, --label, --choices and --kind"):
+        load(name, **given)
+
+
+def test_a_task_by_name_takes_a_metric_and_a_limit() -> None:
+    task = load("support", metric="macro_f1", limit=["test=20", "train=40"])
+    assert task.metric.name == "macro_f1"
+    assert (len(task.train), len(task.validation), len(task.test)) == (40, 60, 20)
 
 
 def test_columns_seed_prompt_and_seed_reach_a_file(place: Path) -> None:
     write_rows(place / "rows.csv", 30)
-    task = load("rows.csv", text="message", label="team", seed_prompt="Which?", seed=1)
+    task = load("rows.csv", text=["message"], label="team", seed_prompt="Which?", seed=1)
     assert (task.name, task.labels, task.seed_prompt) == ("rows", ("green", "red"), "Which?")
-    other = load("rows.csv", text="message", label="team", seed=2)
+    other = load("rows.csv", text=["message"], label="team", seed=2)
     assert {e.text for e in task.test} != {e.text for e in other.test}
 
 
@@ -62,12 +71,13 @@ def test_a_folder_of_a_bundled_tasks_name_is_not_in_its_way(place: Path) -> None
     ("data", "message"),
     [
         ("suport", "did you mean support"),
-        ("zebra", "there are .*support"),
+        ("zebra", "no file and no task 'zebra': `stableprompt tasks` lists"),
+        ("sst", "did you mean sst2"),
         ("missing.csv", "no such file: missing.csv"),
         ("folder/missing.csv", "no such file"),
         ("folder.csv", "is a folder"),
         ("folder", "is a folder"),
-        ("", "no bundled task ''"),
+        ("", "no file and no task ''"),
     ],
 )
 def test_what_is_neither_is_explained(place: Path, data: str, message: str) -> None:
@@ -75,3 +85,67 @@ def test_what_is_neither_is_explained(place: Path, data: str, message: str) -> N
     (place / "folder.csv").mkdir()
     with pytest.raises(DataError, match=message):
         load(data)
+
+
+def test_a_benchmark_comes_from_the_data_folder(place: Path) -> None:
+    folder = place / "data" / "instruction_induction" / "antonyms"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 50), ("test", 10)):
+        rows = [{"input": f"{split}{i}", "outputs": [f"un{split}{i}"]} for i in range(count)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    task = load("ii/antonyms", data_dir=place / "data", limit=["test=4"])
+    assert (task.name, task.kind) == ("ii/antonyms", "generation")
+    # The entry's own limits on train and validation stay; 50 rows give 29 and 21.
+    assert (len(task.train), len(task.validation), len(task.test)) == (29, 21, 4)
+
+
+def test_a_benchmark_without_its_data_says_how_to_get_it(place: Path) -> None:
+    with pytest.raises(DataError, match="instruction_induction"):
+        load("ii/antonyms", data_dir=place)
+
+
+@pytest.mark.parametrize("limit", ["test", "test=", "test=x", "dev=5", "=5", "test=-1"])
+def test_a_limit_that_cannot_be_read(limit: str) -> None:
+    with pytest.raises(ConfigError, match="must look like test=200"):
+        load("support", limit=[limit])
+
+
+def test_a_metric_of_ones_own_is_imported_from_the_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "mymetric_a.py").write_text("def half(example, prediction):\n    return 0.5\n")
+    write_rows(place / "rows.csv", 30)
+    task = load("rows.csv", text=["message"], label="team", metric="mymetric_a:half")
+    assert task.metric.name == "half"
+    assert task.metric.value(task.train[0], "x") == 0.5
+    assert "" not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "says"),
+    [
+        ("", "mymetric_b:half", "AttributeError"),
+        ("import nowhere_at_all", "mymetric_c:half", "ModuleNotFoundError"),
+        ("1 +", "mymetric_d:half", "SyntaxError"),
+        ("raise RuntimeError('boom')", "mymetric_e:half", "RuntimeError: boom"),
+        ("", "mymetric_no:half", "ModuleNotFoundError"),
+        ("", "mymetric_b:", "AttributeError"),
+    ],
+)
+def test_a_metric_that_cannot_be_imported(place: Path, content: str, name: str, says: str) -> None:
+    if "_no" not in name:
+        (place / f"{name.partition(':')[0]}.py").write_text(content)
+    with pytest.raises(ConfigError, match=f"cannot be imported .*{says}"):
+        custom_metric(name)
+
+
+def test_a_hub_data_set_may_be_a_local_folder(place: Path) -> None:
+    pytest.importorskip("datasets", reason="the extra hub is not installed")
+    (place / "set").mkdir()
+    for split in ("train", "test"):
+        write_rows(place / "set" / f"{split}.csv", 40)
+    rows = (place / "set" / "test.csv").read_text().replace("colour", "other")
+    (place / "set" / "test.csv").write_text(rows)
+    task = load(f"hub:{place / 'set'}", text=["message"], label="team")
+    assert (len(task.train) + len(task.validation), len(task.test)) == (40, 40)
+    assert task.name == "set"

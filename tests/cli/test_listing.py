@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stableprompt.tasks.bundled_tasks import bundled_names, describe_bundled
+from stableprompt.tasks.benchmarks.entries import benchmark_names, families
+from stableprompt.tasks.bundled_tasks import bundled_names, load_bundled
 from stableprompt.version import __version__
-from tests.cli.conftest import assert_fits, invoke_app
+from tests.cli.conftest import assert_fits, invoke_app, options
 
 # Imports of torch fail in this process, so that whoever tries is caught.
 WITHOUT_TORCH = """
@@ -32,6 +33,7 @@ def run_without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--help"], "Find the best prompt"),
         (["--version"], f"stableprompt {__version__}"),
         (["tasks"], "support"),
+        (["tasks", "support"], "right answer"),
         (["tune", "--help"], "--resume"),
         (["evaluate", "--help"], "--split"),
     ],
@@ -71,14 +73,59 @@ def test_help_of_tune_offers_every_method_and_preset() -> None:
     assert "One of default, paper." in shown
 
 
-def test_tasks_shows_sizes_and_labels() -> None:
+def test_tasks_lists_bundled_tasks_and_families_of_benchmarks() -> None:
     done = invoke_app("tasks")
     assert done.exit_code == 0
     assert_fits(done.stdout)
-    for name in bundled_names():
-        card = describe_bundled(name)
-        assert name in done.stdout
-        assert " / ".join(str(size) for size in card.sizes.values()) in done.stdout
+    for name in (*bundled_names(), *(family.name for family in families())):
+        assert f"{name} " in done.stdout
+    assert "ii/antonyms" not in done.stdout
+
+
+def test_tasks_lists_the_members_of_a_family() -> None:
+    done = invoke_app("tasks", "ii/*")
+    assert done.exit_code == 0
+    assert_fits(done.stdout)
+    members = [name for name in benchmark_names() if name.startswith("ii/")]
+    assert len(members) == 24
+    assert all(f"{name} " in done.stdout for name in members)
+
+
+def test_tasks_shows_one_task_as_the_target_will_see_it() -> None:
+    done = invoke_app("tasks", "support")
+    assert done.exit_code == 0
+    task = load_bundled("support")
+    for part in (
+        "licence:              Apache-2.0",
+        "kind:                 classification",
+        "metric:               accuracy",
+        "examples:             124 train, 60 validation, 120 test",
+        f"answers:              {', '.join(task.labels)}",
+        "majority class:       0.250 on test",
+    ):
+        assert part in done.stdout
+    for example in task.train[:3]:
+        shown = f"[system]\n{task.seed_prompt}\n[user]\n{example.text}\n"
+        assert f"{shown}right answer: {task.shown_answer(example)}\n" in done.stdout
+    assert task.train[3].text not in done.stdout
+    assert not any(example.text in done.stdout for example in (*task.validation, *task.test))
+
+
+def test_tasks_shows_it_in_the_template_that_is_set() -> None:
+    settings = ("target.position=user", "target.separator=' // '", "target.input_format=<{text}>")
+    done = invoke_app("tasks", "support", *options(*settings))
+    task = load_bundled("support")
+    assert f"[user]\n{task.seed_prompt} // <{task.train[0].text}>\nright" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("suport", "did you mean support"), ("zz/*", "no family of tasks 'zz/*'")],
+)
+def test_tasks_knows_no_such_name(name: str, message: str) -> None:
+    done = invoke_app("tasks", name)
+    assert done.exit_code == 2
+    assert message in done.stderr
 
 
 def test_an_unknown_command_is_refused() -> None:

@@ -18,6 +18,7 @@ from stableprompt.cli.reporting import (
     verdict,
 )
 from stableprompt.errors import DataError
+from stableprompt.tasks.formats import InputFormat
 from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.records import StepRecord, TuneResult
@@ -28,6 +29,7 @@ SEED_SCORE = Estimate(0.5, 0.3, 0.7, 20, "accuracy")
 
 RESULT = TuneResult(
     prompt="Better",
+    instruction="Better",
     seed_prompt="Plain",
     method="appo",
     seed=0,
@@ -36,13 +38,18 @@ RESULT = TuneResult(
     paired=PairedComparison(0.25, 0.05, 0.45, 0.0625, 20),
     validation=SCORE,
     seed_validation=SEED_SCORE,
-    majority_share=0.4,
+    trivial_score=0.4,
     target_calls=123,
-    cost={"target_tokens": {"training": 4, "test": 6}, "agent_tokens_written": 9},
+    cost={
+        "target_tokens": {"training": 4, "test": 6},
+        "judge_calls": 0,
+        "agent_tokens_written": 9,
+    },
     candidates={"unique": 7, "compared_on_validation": 3, "refused": {"copy": 2, "empty": 1}},
     anchor_decisions={"keep": 1, "roll_back": 2},
-    setting={},
+    setting={"kind": "classification"},
     template=TargetTemplate(),
+    layout=InputFormat("{text}"),
     run_dir=Path("runs/x"),
 )
 
@@ -51,7 +58,7 @@ RECORD = StepRecord(
     mean_reward=-0.25,
     best_reward=1.5,
     seed_reward=0.5,
-    mean_accuracy=0.5,
+    mean_score=0.5,
     faults={"copy": 2, "babble": 1},
     update={"anchor_kl": 0.0211},
     anchor={"decision": "roll_back", "policy_score": 0.25, "anchor_score": 0.5},
@@ -138,6 +145,27 @@ def test_the_summary_says_everything() -> None:
         "run folder runs/x",
     ):
         assert part in text
+
+
+def test_a_score_at_the_majority_class_is_flagged() -> None:
+    near = "; the best prompt is not clearly above it"
+    assert near not in said(summary(RESULT))  # the interval begins at 0.5, the majority is 0.4
+    assert f"majority class 0.500 on test{near}" in said(
+        summary(replace(RESULT, trivial_score=0.5))
+    )
+
+
+def test_other_metrics_kinds_and_a_judge_are_named() -> None:
+    measured = replace(SCORE, metric="token_f1")
+    cost = {**RESULT.cost, "judge_calls": 12}
+    other = replace(
+        RESULT, test=measured, setting={"kind": "generation"}, cost=cost, trivial_score=0.125
+    )
+    text = said(summary(other))
+    assert "best prompt Better test token f1 0.750" in text
+    assert "best constant answer 0.125 on test" in text
+    assert "12 judge calls" in text
+    assert "best constant answer" not in said(summary(replace(other, trivial_score=None)))
 
 
 def test_the_summary_of_a_run_without_refusals_and_decisions() -> None:

@@ -105,7 +105,7 @@ def test_the_output_has_the_figures_of_the_result_file(done: Result, folder: Pat
     paired = result["paired"]
     interval = f"[{paired['low']:+.3f}, {paired['high']:+.3f}]"
     assert f"difference {paired['difference']:+.3f} {interval}, paired over n = 31" in text
-    assert f"majority class {result['majority_share']:.3f} on test" in text
+    assert f"majority class {result['trivial_score']:.3f} on test" in text
     assert f"{result['target_calls']} target calls" in text
     assert "verdict no" in text  # no improvement, or not proven: random weights
 
@@ -131,7 +131,8 @@ def test_the_output_names_the_run_folder_first_and_last(done: Result) -> None:
 
 
 def test_duplicates_across_splits_are_reported(done: Result) -> None:
-    assert "task rows: 29 train, 30 validation, 31 test; labels: green, red" in done.stdout
+    assert "task rows: classification, accuracy; 29 train, 30 validation, 31 test" in done.stdout
+    assert "labels: green, red" in done.stdout
     assert "note: 2 duplicate rows dropped (same text but for case and white space)" in done.stdout
 
 
@@ -166,7 +167,7 @@ def test_evaluate_prompt_prints_score_interval_and_n(invoke: Invoke, model: Path
     assert done.exit_code == 0, done.output
     # 30 rows a label, 0.3 of each in test: always the same label gives 9 of 18.
     number = r"[01]\.\d{3}"
-    pattern = rf"accuracy on test: {number} \[{number}, {number}\], n = 18; majority class 0\.500"
+    pattern = rf"accuracy on test: {number} \[{number}, {number}\], n = 18; majority class 0\.500.*"
     assert re.fullmatch(pattern, said(done.stdout))
 
 

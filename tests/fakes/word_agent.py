@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from stableprompt.models.adapters import AdaptedModel
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.loading import LoadedModel
-from stableprompt.models.targets.interface import LabelScores
+from stableprompt.models.targets.interface import Answers, LabelScores
 from stableprompt.tasks.task import Task
 from tests.fakes.tiny_model import CHAT_TEMPLATE, make_model
 
@@ -59,17 +59,25 @@ class ScriptedTarget:
         self.seen: list[tuple[str, str]] = []
 
     def label_scores(
-        self, conversations: Sequence[Sequence[dict[str, str]]], label_words: Sequence[str]
+        self, conversations: Sequence[Sequence[dict[str, str]]], words: Sequence[Sequence[str]]
     ) -> LabelScores:
         rows = []
-        for system, user in conversations:
+        for (system, user), labels in zip(conversations, words, strict=True):
             self.seen.append((system["content"], user["content"]))
-            words = system["content"].split()
-            share = sum(word in LIKED for word in words) / max(1, len(words))
+            spoken = system["content"].split()
+            share = sum(word in LIKED for word in spoken) / max(1, len(spoken))
             correct = 0.2 + 0.7 * share
-            others = (1 - correct) / (len(label_words) - 1)
-            rows.append([correct if w in user["content"].split() else others for w in label_words])
+            others = (1 - correct) / (len(labels) - 1)
+            rows.append([correct if w in user["content"].split() else others for w in labels])
         return LabelScores(torch.tensor(rows), num_tokens=len(rows))
+
+    def generate(
+        self, conversations: Sequence[Sequence[dict[str, str]]], max_tokens: int
+    ) -> Answers:
+        raise AssertionError("a classification task asks for no generated answer")
+
+    def num_tokens(self, text: str) -> int:
+        return len(text.split())
 
     def markup(self) -> list[str]:
         return []

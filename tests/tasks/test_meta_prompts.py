@@ -3,15 +3,14 @@ from typing import Any
 import pytest
 
 from stableprompt.errors import ConfigError
-from stableprompt.tasks.example import Example
 from stableprompt.tasks.meta_prompts import MetaPrompt
 
-EXAMPLES = [Example("so good", "positive"), Example("too\n\nlong", "negative")]
+PAIRS = [("so good", "positive"), ("too\n\nlong", "negative")]
 LABELS = ["positive", "negative"]
 
 
 def test_paper_is_the_text_of_figure_6() -> None:
-    assert MetaPrompt("paper").messages("Sort.", LABELS, EXAMPLES) == [
+    assert MetaPrompt("paper").messages("Sort.", LABELS, PAIRS) == [
         {
             "role": "user",
             "content": (
@@ -26,7 +25,7 @@ def test_paper_is_the_text_of_figure_6() -> None:
 
 
 def test_improve_shows_examples_outputs_and_the_current_instruction() -> None:
-    assert MetaPrompt().messages("Sort.", LABELS, EXAMPLES) == [
+    assert MetaPrompt().messages("Sort.", LABELS, PAIRS) == [
         {
             "role": "user",
             "content": (
@@ -43,23 +42,24 @@ def test_improve_shows_examples_outputs_and_the_current_instruction() -> None:
 
 @pytest.mark.parametrize("style", ["improve", "paper"])
 def test_braces_in_values_are_not_interpreted(style: Any) -> None:
-    (message,) = MetaPrompt(style).messages("{n}", ["{pairs}"], [Example("{labels} {", "}{0}")])
+    (message,) = MetaPrompt(style).messages("{n}", ["{pairs}"], [("{labels} {", "}{0}")])
     assert "{labels} {\n" in message["content"]
     assert "}{0}" in message["content"]
     if style == "improve":
         assert "Allowed outputs: {pairs}\nCurrent instruction: {n}\n" in message["content"]
+        assert "for this task. Keep {n} in it. Reply with" in message["content"]
 
 
 def test_long_texts_are_cut_with_an_ellipsis() -> None:
     (message,) = MetaPrompt("paper", max_example_chars=10).messages(
-        "", [], [Example("123456789 abc", "x"), Example("1234567890", "y")]
+        "", [], [("123456789 abc", "x"), ("1234567890", "y")]
     )
     assert "Input : 123456789…\n" in message["content"]
     assert "Input : 1234567890\n" in message["content"]
 
 
 def test_default_length() -> None:
-    (message,) = MetaPrompt().messages("", [], [Example("a" * 301, "x")])
+    (message,) = MetaPrompt().messages("", [], [("a" * 301, "x")])
     assert "Input: " + "a" * 299 + "…\n" in message["content"]
 
 
@@ -71,3 +71,14 @@ def test_wrong_settings() -> None:
         MetaPrompt(max_example_chars=0)
     with pytest.raises(ConfigError, match="at least one example"):
         MetaPrompt().messages("Sort.", LABELS, [])
+
+
+def test_where_the_answer_is_free_no_outputs_are_named() -> None:
+    (message,) = MetaPrompt().messages("Sort.", [], PAIRS)
+    assert "\n\nCurrent instruction: Sort.\n" in message["content"]
+    assert "Allowed" not in message["content"]
+
+
+def test_placeholders_of_the_instruction_are_named_as_what_to_keep() -> None:
+    (message,) = MetaPrompt().messages("Does {premise} give {{ hypothesis }}?", LABELS, PAIRS)
+    assert "Keep {hypothesis}, {premise} in it. Reply" in message["content"]

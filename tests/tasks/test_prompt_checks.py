@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stableprompt.tasks.prompt_checks import CopyIndex, PromptFault, find_fault
+from stableprompt.tasks.prompt_checks import CopyIndex, LeakIndex, PromptFault, find_fault
 
 LONG = "one two three four five six seven eight nine ten"
 TEXTS = ["My parcel never came", "thank you", LONG]
@@ -45,8 +45,6 @@ def test_truncated() -> None:
     [
         "Sort.<|im_end|>",
         "<bos>Sort.",
-        "<think>well</think> Sort.",
-        "Sort. </THINKING >",
         "Sort.\x1b[0m",
         "Sort.\x00",
         "Sort.\x85",
@@ -56,6 +54,76 @@ def test_truncated() -> None:
 )
 def test_markup(prompt: str) -> None:
     assert fault_of(prompt) is PromptFault.MARKUP
+
+
+@pytest.mark.parametrize("prompt", ["<think>well</think> Sort.", "Sort. </THINKING >"])
+def test_tags_of_thinking(prompt: str) -> None:
+    assert fault_of(prompt) is PromptFault.THINK
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept", "fault"),
+    [
+        ("Sort {text}.", {"text"}, None),
+        ("Sort {{ text }} and {text}.", {"text"}, None),
+        ("Sort it.", {"text"}, PromptFault.PLACEHOLDER),  # lost
+        ("Sort {text} for {name}.", {"text"}, PromptFault.PLACEHOLDER),  # invented
+        ("Sort {premise}.", {"premise", "hypothesis"}, PromptFault.PLACEHOLDER),
+        ("Sort {txt}.", set(), PromptFault.PLACEHOLDER),
+        ('Reply {"team": ...}.', set(), None),  # braces, but no placeholder
+    ],
+)
+def test_placeholders_are_kept_and_none_is_invented(
+    prompt: str, kept: set[str], fault: PromptFault | None
+) -> None:
+    found = find_fault(prompt, truncated=False, example_texts=(), kept=frozenset(kept))
+    assert found is fault
+
+
+CLOSED = LeakIndex(["positive", "negative", "not sure"], closed=True)
+LETTERS = LeakIndex(["A", "B", "C", "D"], closed=True)
+OPEN = LeakIndex(["six hundred", "c", "Paris"], closed=False)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "leaks"),
+    [
+        ("The answer is positive.", CLOSED),
+        ("Read it. Output: NEGATIVE", CLOSED),
+        ("Label = 'not sure'", CLOSED),
+        ("The answer should be positive!", CLOSED),
+        ("The answer is positive because it praises the film.", CLOSED),
+        ("The correct answer is B.", LETTERS),
+        ("Answer: (C)", LETTERS),
+        ("the output is six hundred", OPEN),
+        ("Output : C", OPEN),
+        ("The answer is paris; think of France", OPEN),
+    ],
+)
+def test_a_prompt_that_states_an_answer_leaks_it(prompt: str, leaks: LeakIndex) -> None:
+    found = find_fault(prompt, truncated=False, example_texts=(), leaks=leaks)
+    assert found is PromptFault.LEAK
+
+
+@pytest.mark.parametrize(
+    ("prompt", "leaks"),
+    [
+        ("Answer positive, negative or not sure.", CLOSED),
+        ("Output: positive or negative", CLOSED),
+        ("The label is negative, positive or not sure.", CLOSED),
+        ("The answer is positive if it praises the film.", CLOSED),
+        ("Is the label positive?", CLOSED),
+        ("What is the answer? Positive reviews praise.", CLOSED),
+        ("Decide whether the review is positive.", CLOSED),
+        ("The answer is unpositive.", CLOSED),
+        ("The answer is a letter.", LETTERS),  # an article, not the choice
+        ("Output: A, B, C or D", LETTERS),
+        ("The answer is the capital, such as Paris", OPEN),
+        ("The output is a city in France", OPEN),
+    ],
+)
+def test_a_prompt_that_offers_answers_does_not(prompt: str, leaks: LeakIndex) -> None:
+    assert find_fault(prompt, truncated=False, example_texts=(), leaks=leaks) is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +198,10 @@ def test_values_are_words_for_logs() -> None:
     assert [str(fault) for fault in PromptFault] == [
         "empty",
         "truncated",
-        "copy",
+        "think",
         "markup",
+        "placeholder",
+        "leak",
+        "copy",
         "babble",
     ]

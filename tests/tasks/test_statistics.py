@@ -1,11 +1,25 @@
 import math
+import tracemalloc
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stableprompt.tasks.statistics import Estimate, accuracy_estimate, paired_comparison
+from stableprompt.tasks import statistics
+from stableprompt.tasks.example import Example, TaskKind
+from stableprompt.tasks.metrics.metric import Metric
+from stableprompt.tasks.metrics.registry import METRICS
+from stableprompt.tasks.statistics import (
+    Estimate,
+    PairedComparison,
+    accuracy_estimate,
+    estimate,
+    paired,
+    paired_comparison,
+)
 
 
 def test_wilson_for_8_of_10() -> None:
@@ -129,3 +143,235 @@ def test_nothing_to_measure() -> None:
         paired_comparison([], [])
     with pytest.raises(ValueError, match="same examples: found 1 and 2"):
         paired_comparison([True], [True, False])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    predictions: Sequence[str]
+    values: Sequence[float]
+
+
+MEAN = METRICS["token_f1"]
+MACRO_F1 = METRICS["macro_f1"]
+# The same score as macro F1, but nothing is known of it: every draw is scored by itself.
+OPAQUE = Metric(
+    "opaque",
+    MACRO_F1.value,
+    frozenset(TaskKind),
+    together=lambda examples, predictions: MACRO_F1.score(examples, predictions),
+)
+
+
+def texts(n: int) -> list[Example]:
+    return [Example(str(i), "reference") for i in range(n)]
+
+
+def of_values(values: Sequence[float]) -> Outcome:
+    return Outcome([""] * len(values), values)
+
+
+def estimate_of(values: Sequence[float], **options: int) -> Estimate:
+    return estimate(MEAN, texts(len(values)), [""] * len(values), values, **options)
+
+
+def compare(first: Sequence[float], second: Sequence[float], **options: int) -> PairedComparison:
+    return paired(MEAN, texts(len(first)), of_values(first), of_values(second), **options)
+
+
+def labelled(n: int, seed: int) -> tuple[list[Example], Outcome, Outcome]:
+    rng = np.random.default_rng(seed)
+    labels = [str(label) for label in rng.integers(0, 3, n)]
+    outcomes = []
+    for share in (0.5, 0.8):
+        others = [str(label) for label in rng.integers(0, 3, n)]
+        right = rng.random(n) < share
+        predictions = [a if r else b for a, b, r in zip(labels, others, right, strict=True)]
+        outcomes.append(
+            Outcome(predictions, [float(a == b) for a, b in zip(labels, predictions, strict=True)])
+        )
+    return [Example(str(i), label) for i, label in enumerate(labels)], outcomes[0], outcomes[1]
+
+
+def test_a_mean_of_zeros_and_ones_has_the_wilson_interval() -> None:
+    values = [1.0] * 8 + [0.0] * 2
+    wilson = accuracy_estimate([True] * 8 + [False] * 2)
+    found = estimate_of(values)
+    assert (found.low, found.high, found.score) == (wilson.low, wilson.high, 0.8)
+    assert (found.n, found.metric) == (10, "token_f1")
+
+
+def test_the_interval_of_a_mean_is_near_the_normal_one() -> None:
+    # Values 0.2 and 0.6 in equal parts: mean 0.4, standard error 0.2/sqrt(400) = 0.01.
+    found = estimate_of([0.2, 0.6] * 200)
+    assert found.score == pytest.approx(0.4, abs=1e-12)
+    assert found.low == pytest.approx(0.4 - 0.0196, abs=0.0015)
+    assert found.high == pytest.approx(0.4 + 0.0196, abs=0.0015)
+
+
+def test_the_interval_of_a_mean_holds_the_true_mean_as_often_as_it_says() -> None:
+    # Values of Beta(2, 3), mean 0.4. 95 % of 300 are 285; the binomial standard deviation is 3.8,
+    # and with n = 50 the percentile interval is a little too narrow.
+    rng = np.random.default_rng(5)
+    held = 0
+    for trial in range(300):
+        found = estimate_of(rng.beta(2, 3, 50).tolist(), seed=trial, resamples=400)
+        held += found.low <= 0.4 <= found.high
+    assert 0.91 <= held / 300 <= 0.98
+
+
+def test_the_score_of_an_estimate_is_that_of_the_metric() -> None:
+    examples, first, _ = labelled(60, seed=0)
+    found = estimate(MACRO_F1, examples, first.predictions, first.values)
+    assert found.score == MACRO_F1.score(examples, first.predictions)
+    assert found.low < found.score < found.high
+    assert (found.n, found.metric) == (60, "macro_f1")
+
+
+def test_balanced_accuracy_of_two_labels_has_the_normal_standard_error() -> None:
+    # Recalls 0.9 of 400 and 0.5 of 100 examples: the variance of their mean is
+    # (0.9·0.1/400 + 0.5·0.5/100)/4 = 0.00068125, its root 0.0261; of accuracy it would be 0.0172.
+    examples = [Example("t", "a")] * 400 + [Example("t", "b")] * 100
+    predictions = ["a"] * 360 + ["b"] * 40 + ["b"] * 50 + ["a"] * 50
+    values = [float(e.label == p) for e, p in zip(examples, predictions, strict=True)]
+    found = estimate(METRICS["balanced_accuracy"], examples, predictions, values, resamples=8000)
+    assert found.score == pytest.approx(0.7, abs=1e-12)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.0261, rel=0.06)
+
+
+def test_what_is_counted_by_label_agrees_with_scoring_every_draw() -> None:
+    examples, first, _ = labelled(80, seed=1)
+    fast = estimate(MACRO_F1, examples, first.predictions, first.values, resamples=3000)
+    slow = estimate(OPAQUE, examples, first.predictions, first.values, resamples=3000)
+    # The standard error of a quantile near 2.5 % is about 0.05 of the interval's half-width.
+    assert slow.score == fast.score
+    assert (slow.low, slow.high) == pytest.approx((fast.low, fast.high), abs=0.02)
+
+
+def test_estimates_repeat_by_seed() -> None:
+    values = np.random.default_rng(0).random(40).tolist()
+    assert estimate_of(values, seed=3) == estimate_of(values, seed=3)
+    one, other = estimate_of(values, seed=3), estimate_of(values, seed=4)
+    assert (one.low, one.high) != (other.low, other.high)
+    assert estimate_of(values, resamples=10) != estimate_of(values, resamples=2000)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_an_estimate_holds_its_score(values: list[float]) -> None:
+    found = estimate_of(values, resamples=100)
+    assert 0 <= found.low <= found.score <= found.high <= 1
+
+
+def test_accuracies_are_compared_as_ever() -> None:
+    first, second = pairs(5, 6, 1, 8)
+    found = compare([float(c) for c in first], [float(c) for c in second], seed=7)
+    assert found == paired_comparison(first, second, seed=7)
+    assert (found.p_value, found.test) == (0.125, "mcnemar")
+    assert paired_comparison(first, second).test == "mcnemar"
+
+
+def test_the_randomisation_test_by_hand() -> None:
+    # Eight gains of 0.5: only all swapped or none is as far, 2 of 2^8 draws.
+    found = compare([0.25] * 8, [0.75] * 8)
+    assert (found.difference, found.test, found.n) == (0.5, "randomisation", 8)
+    assert found.p_value == pytest.approx(2 / 256, abs=0.003)
+    # Gains 0.4, 0.2, 0.1 with signs: |d*| >= 0.5/3 for ±(0.7, 0.5) of eight draws: 4/8.
+    found = compare([0.1, 0.1, 0.3], [0.5, 0.3, 0.2])
+    assert found.difference == pytest.approx(0.5 / 3, abs=1e-12)
+    assert found.p_value == pytest.approx(4 / 8, abs=0.02)
+
+
+def test_the_p_value_is_never_0_and_1_without_a_difference() -> None:
+    # Of 2^60 swaps two are as far: (0 + 1)/(10,000 + 1).
+    assert compare([0.2] * 60, [0.7] * 60).p_value == 1 / 10_001
+    same = compare([0.2, 0.7], [0.2, 0.7])
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+
+
+def test_the_randomisation_test_agrees_with_mcnemar_on_zeros_and_ones() -> None:
+    # The same question, answered by drawing: a together metric whose score is the share of hits.
+    share = Metric(
+        "share",
+        METRICS["accuracy"].value,
+        frozenset(TaskKind),
+        together=lambda examples, predictions: METRICS["accuracy"].score(examples, predictions),
+    )
+    examples = [Example(str(i), "a") for i in range(20)]
+    first = Outcome(["a"] * 6 + ["b"] * 14, [1.0] * 6 + [0.0] * 14)
+    second = Outcome(["b"] + ["a"] * 11 + ["b"] * 8, [0.0] + [1.0] * 11 + [0.0] * 8)
+    # 6 gained, 1 lost: 0.125 as above. The standard error of 10,000 draws is 0.0033.
+    found = paired(share, examples, first, second, resamples=50)
+    assert found.test == "randomisation"
+    assert found.p_value == pytest.approx(0.125, abs=0.012)
+
+
+def test_the_paired_interval_is_near_the_normal_one() -> None:
+    # Differences 0.3 and -0.1 in equal parts: mean 0.1, standard error 0.2/sqrt(400) = 0.01. The
+    # values themselves vary far more: unpaired it would be wider.
+    rng = np.random.default_rng(2)
+    first = (0.1 + 0.6 * rng.random(400)).tolist()
+    second = [v + (0.3 if i % 2 else -0.1) for i, v in enumerate(first)]
+    found = compare(first, second)
+    assert found.difference == pytest.approx(0.1, abs=1e-12)
+    assert found.low == pytest.approx(0.1 - 0.0196, abs=0.0015)
+    assert found.high == pytest.approx(0.1 + 0.0196, abs=0.0015)
+
+
+def test_macro_f1_of_two_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, first, second = labelled(30, seed=5)
+    monkeypatch.setattr(statistics, "SWAP_DRAWS", 1000)
+    found = paired(MACRO_F1, examples, first, second, resamples=3000)
+    scores = [MACRO_F1.score(examples, o.predictions) for o in (first, second)]
+    assert found.difference == scores[1] - scores[0]
+    assert found.low < found.difference < found.high
+    assert 0.3 < found.p_value < 0.6
+    opaque = paired(OPAQUE, examples, first, second, resamples=500)
+    assert opaque.difference == found.difference
+    assert (opaque.low, opaque.high) == pytest.approx((found.low, found.high), abs=0.07)
+    assert opaque.p_value == pytest.approx(found.p_value, abs=0.08)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
+def test_swapping_the_prompts_turns_the_difference_round(
+    results: list[tuple[float, float]],
+) -> None:
+    first, second = [a for a, _ in results], [b for _, b in results]
+    there, back = compare(first, second, resamples=100), compare(second, first, resamples=100)
+    assert there == compare(first, second, resamples=100)
+    assert back.difference == -there.difference
+    assert back.p_value == pytest.approx(there.p_value, abs=0.03)
+    assert -1 <= there.low <= there.difference <= there.high <= 1
+    assert 0 < there.p_value <= 1
+
+
+def test_the_test_does_not_depend_on_the_number_of_resamples() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random(30).tolist(), rng.random(30).tolist()
+    one, other = (compare(first, second, resamples=r) for r in (20, 300))
+    assert one.p_value == other.p_value
+    assert (one.low, one.high) != (other.low, other.high)
+    assert compare(first, second, seed=1).p_value != compare(first, second, seed=2).p_value
+
+
+def test_many_examples_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "SWAP_DRAWS", 1000)
+    rng = np.random.default_rng(0)
+    first, second = rng.random(4000).tolist(), rng.random(4000).tolist()
+    tracemalloc.start()
+    compare(first, second, resamples=600)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Of both prompts 1000 · 8000 weights of 8 bytes, twice, would be 128 MB at once.
+    assert peak < 100e6
+
+
+def test_results_that_do_not_fit_the_examples() -> None:
+    with pytest.raises(ValueError, match="found 2 examples, 1 predictions and 2 values"):
+        estimate(MEAN, texts(2), ["x"], [0.5, 0.5])
+    with pytest.raises(ValueError, match="found 2 examples, 2 predictions and 1 values"):
+        paired(MEAN, texts(2), of_values([0.1, 0.2]), Outcome(["x", "x"], [0.5]))
+    with pytest.raises(ValueError, match="score on 0 examples"):
+        estimate_of([])
+    with pytest.raises(ValueError, match="score on 0 examples"):
+        compare([], [])

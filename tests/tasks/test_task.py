@@ -14,7 +14,9 @@ import pytest
 
 from stableprompt.errors import ConfigError, DataError
 from stableprompt.tasks.archive import task_from_dict, task_to_dict
-from stableprompt.tasks.example import Example
+from stableprompt.tasks.example import Example, TaskKind
+from stableprompt.tasks.formats import InputFormat
+from stableprompt.tasks.metrics.registry import METRICS
 from stableprompt.tasks.splits import Splits
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.verbalizer import Verbalizer
@@ -168,14 +170,18 @@ def test_frames_with_gaps_and_repeated_columns() -> None:
         ([*rows_of("a", "b"), {"text": "t", "label": ""}], r"row 11\) with no label in column 'la"),
         ([*rows_of("a", "b"), {"text": "t"}], r"row 11\) with no label in column 'label'.*fill"),
         ([{"text": "t", "label": float("nan")}], r"row 1\) with no label"),
-        (rows_of(0.25, 0.5), r"label in row 1 is '0.25' \(float\).*only classification"),
+        (rows_of(0.25, 0.5), r"label in row 1 is '0.25' \(float\).*use --kind generation"),
         (rows_of(float("inf"), 1), r"label in row 1 is 'inf' \(float\)"),
-        ([{"text": "t", "label": ["a"]}], r"label in row 1 is .* \(list\).*must be a class name"),
+        (
+            [{"text": "t", "label": {"a": 1}}],
+            r"label in row 1 is .* \(dict\).*must be a class name",
+        ),
+        ([{"text": "t", "label": [["a"]]}], r"label in row 1 is .* \(list\).*must be a class name"),
         ([{"text": "half \ud83d", "label": "a"}], r"row 1\) with half a character"),
         (rows_of("a"), r"only one label, 'a': a task needs.*--label COLUMN"),
         (
             rows_of(*(f"label {i}" for i in range(51))),
-            r"51 distinct labels \(at most 50\), which looks like free text: only classification",
+            r"51 distinct labels \(at most 50\), which looks like free text: use --kind generation",
         ),
         ([*rows_of("a"), *rows_of("b", count=2)], r"at least 3 examples.*'b' has 2"),
         (split_rows(train=["a", "b"]), r"column 'split' has only train: it must have train and te"),
@@ -249,17 +255,20 @@ def test_a_label_left_only_in_dropped_rows_is_no_label() -> None:
     assert Task.from_records(rows).labels == ("a", "b")
 
 
-def test_the_majority_share_is_that_of_the_split() -> None:
+def test_the_trivial_score_is_the_majority_share_of_the_split() -> None:
     task = Task.from_records(
         split_rows(train=["a", "b"], validation=["a", "a", "b", "b"], test=["b", "b", "b", "a"])
     )
-    assert task.majority_share("validation") == 0.5
-    assert task.majority_share("test") == 0.75
+    assert task.trivial_score("validation") == 0.5
+    assert task.trivial_score("test") == 0.75
 
 
 def hand_made() -> Task:
     return Task(
         name="hand-made",
+        kind=TaskKind.CLASSIFICATION,
+        layout=InputFormat("{text}"),
+        metric=METRICS["accuracy"],
         splits=Splits(
             train=(Example("one", "a"), Example("two", "b")),
             validation=(Example("three", "a"),),
@@ -280,6 +289,12 @@ def test_a_hand_made_task_is_checked() -> None:
         dataclasses.replace(task, splits=dataclasses.replace(task.splits, test=task.train))
     with pytest.raises(DataError, match="unknown label 'b'"):
         dataclasses.replace(task, verbalizer=Verbalizer.identity(["a", "c"]))
+    with pytest.raises(ConfigError, match="a classification task needs a verbalizer"):
+        dataclasses.replace(task, verbalizer=None)
+    with pytest.raises(ConfigError, match="no other task takes one"):
+        dataclasses.replace(task, kind=TaskKind.GENERATION, metric=METRICS["exact_match"])
+    with pytest.raises(ConfigError, match="'exact_match' does not score classification tasks"):
+        dataclasses.replace(task, metric=METRICS["exact_match"])
 
 
 def test_the_fingerprint_changes_with_what_changes_scores_and_with_nothing_else() -> None:
@@ -292,8 +307,9 @@ def test_the_fingerprint_changes_with_what_changes_scores_and_with_nothing_else(
         dataclasses.replace(task, splits=dataclasses.replace(task.splits, test=test)),
         dataclasses.replace(task, verbalizer=Verbalizer.identity(["b", "a"])),
         dataclasses.replace(task, verbalizer=Verbalizer({"a": "a", "b": "c"})),
+        dataclasses.replace(task, metric=METRICS["macro_f1"]),
     ]
-    assert len({task.fingerprint(), *(other.fingerprint() for other in changed)}) == 5
+    assert len({task.fingerprint(), *(other.fingerprint() for other in changed)}) == 6
 
 
 def test_the_fingerprint_is_the_same_in_another_process() -> None:

@@ -23,7 +23,7 @@ def candidate(
         prompt=prompt,
         fault=more.get("fault"),
         reward=reward,
-        accuracy=0.5,
+        score=0.5,
         softmax_difference=0.1,
         seed_reward=seed_reward,
     )
@@ -107,7 +107,7 @@ def test_each_text_is_counted_once() -> None:
     assert pool.num_unique == 3
 
 
-SCORE = PromptScore(2 / 3, 1 / 3, 0.1 + 0.2, (True, False, True))
+SCORE = PromptScore(2 / 3, 1 / 3, 0.1 + 0.2, (1.0, 0.0, 1.0), ("a", "", "b"))
 
 
 def test_the_pool_comes_back_from_a_checkpoint_as_it_was() -> None:

@@ -86,10 +86,10 @@ class Bench:
         self.scorer = Scorer(
             self.target,
             TargetTemplate("system", input_format="{text}"),
-            task.verbalizer,
+            task,
             self.ledger,
-            accuracy_weight=1.0,
-            softmax_weight=0.5,
+            answers=self.config.target,
+            reward=self.config.reward,
         )
         guards: Any = FixedGuards(**faults)
         self.collector = Collector(self.agent, self.scorer, guards, task, self.config)
@@ -112,13 +112,13 @@ class Bench:
         return [prompt for prompt, _ in self.target.seen]
 
 
-def test_rewards_are_accuracy_and_weighted_softmax_difference() -> None:
+def test_rewards_are_the_score_and_weighted_softmax_difference() -> None:
     bench = Bench("please kindly", "please sort", "sort pick")
     rollout, candidates = bench.collect()
     # p(correct) is 0.2 + 0.7 * share: 0.9, 0.55 and 0.2, of two labels, for every example alike.
     # Rewards 1 + 0.5 * 0.8, 1 + 0.5 * 0.1, 0 - 0.5 * 0.6.
     assert [c.reward for c in candidates] == pytest.approx([1.4, 1.05, -0.3], abs=1e-6)
-    assert [c.accuracy for c in candidates] == [1, 1, 0]
+    assert [c.score for c in candidates] == [1, 1, 0]
     assert [c.softmax_difference for c in candidates] == pytest.approx([0.8, 0.1, -0.6], abs=1e-6)
     assert rollout.rewards.tolist() == pytest.approx([1.4, 1.05, -0.3], abs=1e-6)
     assert [c.seed_reward for c in candidates] == pytest.approx([-0.3] * 3, abs=1e-6)
@@ -135,7 +135,7 @@ def test_refused_prompts_cost_no_target_call_and_earn_the_fault_reward() -> None
     refused = candidates[1:]
     assert [c.fault for c in candidates] == [None, PromptFault.COPY, PromptFault.BABBLE]
     assert [c.reward for c in refused] == [-0.5, -0.5]
-    assert [(c.accuracy, c.softmax_difference) for c in refused] == [(None, None)] * 2
+    assert [(c.score, c.softmax_difference) for c in refused] == [(None, None)] * 2
     assert rollout.rewards[1:].tolist() == [-0.5, -0.5]
 
 

@@ -1,6 +1,7 @@
 """The guards: which prompts are refused, at what cost, and which checks can be switched off."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,12 +10,18 @@ import torch
 from stableprompt.config import GuardConfig
 from stableprompt.models.agent import Responses
 from stableprompt.tasks.prompt_checks import PromptFault
-from stableprompt.tuning.guards import Guards
+from stableprompt.tasks.task import Task
+from stableprompt.tuning.guards import Guards, leaks_of, texts_not_to_copy
 
 SEED = "Name the colour."
 TEXT = "the delivery came two days late and nobody called"
 COPY = f"Like this: {TEXT}"
 NAN = float("nan")
+ROWS = [
+    {"text": f"{TEXT} {i}", "label": label, "split": split}
+    for i, (split, label) in enumerate(product(("train", "validation", "test"), ("red", "green")))
+]
+TASK = Task.from_records(ROWS, seed_prompt=SEED)
 
 
 class FakeAgent:
@@ -30,7 +37,7 @@ class FakeAgent:
 
 
 def guards(agent: Any, **switches: Any) -> Guards:
-    return Guards(GuardConfig(**switches), agent, SEED, [TEXT], ["<|im_end|>"])
+    return Guards(GuardConfig(**switches), agent, TASK, ["<|im_end|>"])
 
 
 def responses(*texts: str, cut: Sequence[str] = ()) -> Responses:
@@ -103,3 +110,55 @@ def test_markup_and_emptiness_are_never_allowed() -> None:
         FakeAgent(), reject_copies=False, reject_truncated=False, max_perplexity_ratio=None
     )
     assert lax.faults(responses("...", "a <|im_end|>")) == [PromptFault.EMPTY, PromptFault.MARKUP]
+
+
+def test_stated_answers_may_be_allowed() -> None:
+    stated = "The answer is red."
+    agent = FakeAgent(**{stated: 1.0})
+    assert guards(agent).faults(responses(stated)) == [PromptFault.LEAK]
+    assert guards(agent, reject_leaks=False).faults(responses(stated)) == [None]
+
+
+def test_placeholders_of_the_seed_prompt_must_be_kept_and_no_others_be_invented() -> None:
+    agent = FakeAgent(**{"Name {text}.": 20.0, "Say {text}.": 1.0})
+    placing = Task.from_records(ROWS, seed_prompt="Name {text}.")
+    checked = Guards(GuardConfig(), agent, placing, [])  # type: ignore[arg-type]
+    lost, kept = checked.faults(responses("Say it.", "Say {text}."))
+    assert (lost, kept) == (PromptFault.PLACEHOLDER, None)
+    assert guards(agent).faults(responses("Say {text}.")) == [PromptFault.PLACEHOLDER]
+
+
+def test_fields_and_references_of_train_must_not_be_copied() -> None:
+    rows = [
+        {"q": "a b c", "hint": f"d e f {i}", "answer": ["g h i", f"j k {i}"], "split": split}
+        for i, split in enumerate(("train", "train", "validation", "test"))
+    ]
+    task = Task.from_records(
+        [*rows[1:], {**rows[0], "q": "other one here"}],
+        text=["q", "hint"],
+        label="answer",
+        kind="generation",
+    )
+    texts = texts_not_to_copy(task)
+    assert {"a b c", "d e f 0", "d e f 1", "Q: a b c\nHint: d e f 1", "j k 0", "j k 1"} <= set(
+        texts
+    )
+    # Two examples share "g h i": it says what may be answered, and gives no example away.
+    assert "g h i" not in texts
+    assert not any("2" in text or "3" in text for text in texts)  # not of train
+
+
+def test_the_answers_of_each_kind_that_must_not_be_stated() -> None:
+    assert leaks_of(TASK).is_stated_in("Output: green")
+    rows = [
+        {"q": f"{s} {i}", "options": ["x", "y"], "label": 0, "split": s}
+        for s in ("train", "validation", "test")
+        for i in range(2)
+    ]
+    choice = leaks_of(Task.from_records(rows, text="q"))
+    assert choice.is_stated_in("The answer is B.")
+    assert not choice.is_stated_in("The answer is x.")
+    free = [{"q": r["q"], "label": "dark blue", "split": r["split"]} for r in rows]
+    task = Task.from_records(free, text="q", kind="generation")
+    assert leaks_of(task).is_stated_in("The answer is dark blue.")
+    assert not leaks_of(task).is_stated_in("The answer is dark blue or red.")

@@ -195,7 +195,14 @@ def test_result_file_has_what_it_promises(run: Run) -> None:
     content = json.loads((result.run_dir / "result.json").read_text())
     for part in ("test", "seed_test", "validation"):
         assert set(content[part]) == {"score", "low", "high", "n", "metric"}
-    assert set(content["paired"]) == {"difference", "low", "high", "p_value", "n"}
+    assert set(content["paired"]) == {
+        "difference",
+        "low",
+        "high",
+        "p_value",
+        "n",
+        "test",
+    }
     assert content["target_calls"] == sum(content["cost"]["target_calls"].values())
     assert content["prompt"] == (result.run_dir / "best_prompt.txt").read_text().rstrip("\n")
     assert content["method"] == "appo"

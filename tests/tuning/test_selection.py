@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from stableprompt.config import make_config
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore
@@ -32,8 +33,8 @@ class FakeScorer:
 
 
 def score_of(count: int, right: int, difference: float) -> PromptScore:
-    correct = tuple(i < right for i in range(count))
-    return PromptScore(right / count, difference, right / count + difference, correct)
+    values = tuple(float(i < right) for i in range(count))
+    return PromptScore(right / count, difference, right / count + difference, values, ("",) * count)
 
 
 def pool_of(**gains: float) -> CandidatePool:
@@ -46,7 +47,7 @@ def pool_of(**gains: float) -> CandidatePool:
 
 
 def choose(pool: CandidatePool, scorer: Any, *, finalists: int = 8, task: Task = TASK) -> Any:
-    return select(pool, task, scorer, finalists)
+    return select(pool, task, scorer, make_config({"selection": {"num_finalists": finalists}}))
 
 
 def test_the_best_on_validation_is_chosen_whatever_its_gain() -> None:
@@ -149,8 +150,9 @@ def test_a_seed_prompt_that_was_chosen_is_scored_once() -> None:
 def test_the_seed_decides_the_bootstrap() -> None:
     class Mixed(FakeScorer):
         def score(self, prompt: str, examples: Any, purpose: Purpose) -> PromptScore:
-            right = [i % (2 if prompt == SEED else 3) == 0 for i in range(len(examples))]
-            return PromptScore(sum(right) / len(right), 0.0, 0.0, tuple(right))
+            step = 2 if prompt == SEED else 3
+            values = tuple(float(i % step == 0) for i in range(len(examples)))
+            return PromptScore(sum(values) / len(values), 0.0, 0.0, values, ("",) * len(values))
 
     draws = [read_test(TASK, Mixed(), "x", seed=seed).paired for seed in (0, 0, *range(1, 30))]
     assert draws[0] == draws[1]

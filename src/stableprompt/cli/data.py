@@ -1,33 +1,130 @@
-"""DATA on the command line: a file, or the name of a bundled task."""
+"""DATA on the command line: a file, a hub data set, or the name of a task; and its options."""
 
-from dataclasses import replace
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from stableprompt.errors import DataError
-from stableprompt.tasks.bundled_tasks import bundled_names, load_bundled
+import typer
+
+from stableprompt.errors import ConfigError, DataError
+from stableprompt.tasks.hub import HUB_PREFIX
 from stableprompt.tasks.loading import LoadOptions
+from stableprompt.tasks.named import is_named, load_named
+from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
 from stableprompt.tasks.task import Task
 
+DATA: Any = typer.Argument(
+    help="CSV, TSV, JSON, JSON Lines or Parquet file, hub:ID of a data set, or the name of a task "
+    "(stableprompt tasks)."
+)
+DataArgument = Annotated[str | None, DATA]
+TextOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of the inputs; several times for inputs of several fields."),
+]
+LabelOption = Annotated[str | None, typer.Option(help="Column of the right answers.")]
+ChoicesOption = Annotated[
+    str | None, typer.Option(help="Column of the choices, for multiple choice.")
+]
+KindOption = Annotated[
+    str | None, typer.Option(help="classification, multiple_choice or generation.")
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(help="What is measured: a name, or MODULE:FUNCTION of your own."),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the benchmarks' data; else the hub.", envvar="STABLEPROMPT_DATA"
+    ),
+]
+LimitOption = Annotated[
+    list[str] | None, typer.Option(help="At most so many examples, as in --limit test=200.")
+]
 
-def load_task(
-    data: str, *, text: str | None, label: str | None, seed_prompt: str | None, seed: int
-) -> Task:
-    """Load DATA; a file wins over a bundled task of the same name.
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """What the options above were given."""
+
+    text: list[str] | None = None
+    label: str | None = None
+    choices: str | None = None
+    kind: str | None = None
+    metric: str | None = None
+    data_dir: Path | None = None
+    limit: list[str] | None = None
+    seed_prompt: str | None = None
+
+
+def load_task(data: str, given: DataOptions, *, seed: int) -> Task:
+    """Load DATA; a file wins over a task of the same name.
 
     Raises:
-        DataError: it is neither, or its rows cannot be used.
+        DataError: it is none of these, or its rows cannot be used.
+        ConfigError: an option contradicts the data.
     """
-    options: LoadOptions = {"text": text, "label": label, "seed_prompt": seed_prompt, "seed": seed}
+    options = _options(given, seed)
     path = Path(data)
-    if data and path.is_dir() and data not in bundled_names():
-        raise DataError(f"{data} is a folder; give the file in it that holds the examples")
+    if data.startswith(HUB_PREFIX):
+        return Task.from_hub(data.removeprefix(HUB_PREFIX), **options)
     if path.is_file():
         return Task.from_file(path, **options)
-    if data in bundled_names():
-        if text or label:
-            raise DataError(f"{data} is a bundled task, it takes no --text and no --label")
-        task = load_bundled(data)
-        return task if seed_prompt is None else replace(task, seed_prompt=seed_prompt)
-    if path.suffix or "/" in data:
-        return Task.from_file(path, **options)  # says what is wrong with the file
-    return load_bundled(data)  # says which names there are
+    if data and path.is_dir() and not is_named(data):
+        raise DataError(f"{data} is a folder; give the file in it that holds the examples")
+    if is_named(data) or not path.suffix:
+        if given.text or given.label or given.choices or given.kind:
+            raise DataError(
+                f"{data} is a task by name, it takes no --text, --label, --choices and --kind"
+            )
+        return load_named(data, data_dir=given.data_dir, fold=seed, overrides=options)
+    return Task.from_file(path, **options)  # says what is wrong with the file
+
+
+def custom_metric(name: str | None) -> Callable[..., float] | None:
+    """The function that MODULE:FUNCTION names, from the current folder too; None for no such name.
+
+    Raises:
+        ConfigError: there is no such module or function.
+    """
+    if name is None or ":" not in name:
+        return None
+    module, _, function = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        found: Any = getattr(importlib.import_module(module.removesuffix(".py")), function)
+    except Exception as error:  # whatever the user's module does while it is imported
+        raise ConfigError(
+            f"--metric {name!r} cannot be imported ({type(error).__name__}: {error}); write "
+            "MODULE:FUNCTION, the module being a file in this folder or installed"
+        ) from error
+    finally:
+        sys.path.remove("")
+    return found  # type: ignore[no-any-return]
+
+
+def _options(given: DataOptions, seed: int) -> LoadOptions:
+    options: LoadOptions = {
+        "text": given.text,
+        "label": given.label,
+        "choices": given.choices,
+        "kind": given.kind,
+        "metric": custom_metric(given.metric) or given.metric,
+        "seed_prompt": given.seed_prompt,
+        "seed": seed,
+    }
+    if given.limit:
+        options["limit"] = dict(map(_limit, given.limit))
+    return options
+
+
+def _limit(given: str) -> tuple[SplitName, int]:
+    name, _, count = given.partition("=")
+    for split in SPLIT_NAMES:
+        if split == name.strip() and count.strip().isdecimal():
+            return split, int(count)
+    raise ConfigError(f"--limit {given!r} must look like test=200, for train, validation or test")

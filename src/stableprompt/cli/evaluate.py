@@ -5,26 +5,37 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stableprompt.cli.data import load_task
+from stableprompt.cli.data import (
+    DATA,
+    ChoicesOption,
+    DataDirOption,
+    DataOptions,
+    KindOption,
+    LabelOption,
+    LimitOption,
+    MetricOption,
+    TextOption,
+    custom_metric,
+    load_task,
+)
 from stableprompt.cli.reporting import (
     ConsoleObserver,
     figure,
     make_console,
     one_line_errors,
+    trivial_name,
 )
 from stableprompt.cli.settings import nested, parse_assignments
 from stableprompt.config import make_config, merge
 from stableprompt.errors import ConfigError
 from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
-from stableprompt.tasks.archive import task_from_dict, unseen
+from stableprompt.tasks.archive import CustomMetric, task_from_dict, unseen
 from stableprompt.tasks.task import Task
 
 
 @one_line_errors
 def command(
-    data: Annotated[
-        str, typer.Argument(help="CSV, TSV, JSON, JSON Lines or Parquet file, or a bundled task.")
-    ],
+    data: Annotated[str, DATA],
     prompt: Annotated[str | None, typer.Option(help="The prompt to score.")] = None,
     run: Annotated[
         Path | None, typer.Option(help="Score the prompt that this run found, as it scored it.")
@@ -32,8 +43,13 @@ def command(
     target: Annotated[
         str | None, typer.Option(help="LLM that follows it: embedded name, folder or hub id.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    text: TextOption = None,
+    label: LabelOption = None,
+    choices: ChoicesOption = None,
+    kind: KindOption = None,
+    metric: MetricOption = None,
+    data_dir: DataDirOption = None,
+    limit: LimitOption = None,
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Which examples.")
     ] = "test",
@@ -53,10 +69,11 @@ def command(
     if prompt is not None and not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
     settings = make_config(*layers)  # a typing error shows before a model is loaded
-    task = load_task(data, text=text, label=label, seed_prompt=None, seed=settings.split_seed)
+    options = DataOptions(text, label, choices, kind, metric, data_dir, limit)
+    task = load_task(data, options, seed=settings.split_seed)
     given = merge(*layers)
     if run is not None:
-        prompt, task, used = _as_in_run(run, task)
+        prompt, task, used = _as_in_run(run, task, custom_metric(metric))
         given = merge(used, given)
     from stableprompt import build
 
@@ -65,13 +82,15 @@ def command(
         console.print(f"note: {note}")
     watcher = ConsoleObserver(console)
     estimate = build.evaluate(task, str(prompt), split=split, observer=watcher, **given)
-    console.print(
-        f"{estimate.metric} on {split}: {figure(estimate)}; majority class "
-        f"{task.majority_share(split):.3f}"
-    )
+    trivial = task.trivial_score(split)
+    beside = f"; {trivial_name(task.kind)} {trivial:.3f}" if trivial is not None else ""
+    near = ", not clearly below" if trivial is not None and estimate.low <= trivial else ""
+    console.print(f"{estimate.metric} on {split}: {figure(estimate)}{beside}{near}")
 
 
-def _as_in_run(run_dir: Path, task: Task) -> tuple[str, Task, dict[str, Any]]:
+def _as_in_run(
+    run_dir: Path, task: Task, metric: CustomMetric | None
+) -> tuple[str, Task, dict[str, Any]]:
     """A finished run's prompt, the examples it may be judged on, and how it was scored.
 
     Raises:
@@ -81,6 +100,7 @@ def _as_in_run(run_dir: Path, task: Task) -> tuple[str, Task, dict[str, Any]]:
     folder = RunFolder.open(run_dir)
     result = folder.read_json(RESULT)
     used = make_config(folder.read_json(CONFIG))
-    fair = unseen(task, task_from_dict(folder.read_json(TASK)))
-    settings = {"target": used.target.model_dump(), "dtype": used.dtype, "device": used.device}
+    fair = unseen(task, task_from_dict(folder.read_json(TASK), metric))
+    sections = {"target": used.target.model_dump(), "judge": used.judge.model_dump()}
+    settings = {**sections, "dtype": used.dtype, "device": used.device}
     return str(result["prompt"]), fair, settings

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stableprompt.errors import StablePromptError
+from stableprompt.tasks.example import TaskKind
 
 if TYPE_CHECKING:
     from stableprompt.tasks.statistics import Estimate
@@ -96,20 +97,26 @@ def print_summary(console: Console, result: "TuneResult", seconds: float) -> Non
     table.add_column(overflow="fold")
     paired = result.paired
     table.add_row("seed prompt", result.seed_prompt)
-    table.add_row("  test accuracy", figure(result.seed_test))
+    measured = f"  test {result.test.metric.replace('_', ' ')}"
+    table.add_row(measured, figure(result.seed_test))
     table.add_row("best prompt", result.prompt)
-    table.add_row("  test accuracy", figure(result.test))
+    table.add_row(measured, figure(result.test))
     table.add_row(
         "difference",
         f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}], paired over "
         f"n = {paired.n}, p = {paired.p_value:.2g}",
     )
     table.add_row("verdict", verdict(result))
-    table.add_row("majority class", f"{result.majority_share:.3f} on test")
+    if result.trivial_score is not None:
+        near = "; the best prompt is not clearly above it" if result.flagged else ""
+        trivial = trivial_name(TaskKind(result.setting["kind"]))
+        table.add_row(trivial, f"{result.trivial_score:.3f} on test{near}")
+    judged = f"{result.cost['judge_calls']} judge calls, " if result.cost["judge_calls"] else ""
     table.add_row(
         "cost",
         f"{result.target_calls} target calls, {sum(result.cost['target_tokens'].values())} target "
-        f"tokens, {result.cost['agent_tokens_written']} agent tokens written, {seconds:.0f} s",
+        f"tokens, {judged}{result.cost['agent_tokens_written']} agent tokens written, "
+        f"{seconds:.0f} s",
     )
     refused = ", ".join(f"{n} {why}" for why, n in result.candidates["refused"].items()) or "none"
     table.add_row(
@@ -123,6 +130,11 @@ def print_summary(console: Console, result: "TuneResult", seconds: float) -> Non
     table.add_row("anchor", decisions or "no decisions")
     table.add_row("run folder", str(result.run_dir))
     console.print(table)
+
+
+def trivial_name(kind: TaskKind) -> str:
+    """What the best answer that is the same for every example is called."""
+    return "majority class" if kind is TaskKind.CLASSIFICATION else "best constant answer"
 
 
 def verdict(result: "TuneResult") -> str:

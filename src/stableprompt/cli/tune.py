@@ -2,12 +2,25 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stableprompt.cli.data import load_task
+from stableprompt.cli.data import (
+    ChoicesOption,
+    DataArgument,
+    DataDirOption,
+    DataOptions,
+    KindOption,
+    LabelOption,
+    LimitOption,
+    MetricOption,
+    TextOption,
+    custom_metric,
+    load_task,
+)
 from stableprompt.cli.reporting import (
     INTERRUPTED,
     ConsoleObserver,
@@ -28,12 +41,14 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def command(
-    data: Annotated[
-        str | None,
-        typer.Argument(help="CSV, TSV, JSON, JSON Lines or Parquet file, or a bundled task."),
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    data: DataArgument = None,
+    text: TextOption = None,
+    label: LabelOption = None,
+    choices: ChoicesOption = None,
+    kind: KindOption = None,
+    metric: MetricOption = None,
+    data_dir: DataDirOption = None,
+    limit: LimitOption = None,
     seed_prompt: Annotated[
         str | None, typer.Option(help="The prompt to start from and to beat.")
     ] = None,
@@ -69,19 +84,16 @@ def command(
     flags = {"method": method, "steps": steps, "seed": seed, **models}
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
     layers += parse_assignments(assignments or [])
+    given = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
     if resume is not None:
-        given = (data, text, label, seed_prompt, config, run_dir, *layers)
-        _require_alone(any(given) or preset != "default")
-        RunFolder.open_unfinished(resume)
-        _report(resume, lambda build, watcher: build.resume(resume, observer=watcher))
+        others = any((data, config, run_dir, *layers)) or preset != "default"
+        _resume(resume, given, something_else=others)
         return
     if not data:
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     file_settings = read_settings(config) if config else {}
     settings = make_config(file_settings, *layers, preset=preset)
-    task = load_task(
-        data, text=text, label=label, seed_prompt=seed_prompt, seed=settings.split_seed
-    )
+    task = load_task(data, given, seed=settings.split_seed)
     require_enough_examples(task, settings)
     folder = run_dir or default_run_dir(task.name)
     RunFolder.require_free(folder)
@@ -89,12 +101,17 @@ def command(
     _report(folder, lambda build, watcher: build.start_run(task, settings, folder, watcher))
 
 
-def _require_alone(something_else: bool) -> None:
-    if something_else:
+def _resume(folder: Path, given: DataOptions, *, something_else: bool) -> None:
+    own = custom_metric(given.metric)  # the one thing that a run folder cannot hold
+    # The data folder may come from the environment, so it does not count.
+    others = replace(given, metric=None if own else given.metric, data_dir=None)
+    if something_else or others != DataOptions():
         raise ConfigError(
-            "--resume takes data and settings from the run folder; give it alone, or start a new "
-            "run without it"
+            "--resume takes data and settings from the run folder; give it alone (a metric of your "
+            "own aside), or start a new run without it"
         )
+    RunFolder.open_unfinished(folder)
+    _report(folder, lambda build, watcher: build.resume(folder, metric=own, observer=watcher))
 
 
 def _report(folder: Path, run: Callable[[Any, ConsoleObserver], "TuneResult"]) -> None:
@@ -118,6 +135,9 @@ def _introduce(task: Task) -> None:
     sizes = ", ".join(
         f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
     )
-    console.print(f"task {task.name}: {sizes}; labels: {', '.join(task.labels)}")
+    kind = str(task.kind).replace("_", " ")
+    console.print(f"task {task.name}: {kind}, {task.metric.name}; {sizes}")
+    if task.labels:
+        console.print(f"labels: {', '.join(task.labels)}")
     for note in task.notes:
         console.print(f"note: {note}")

@@ -65,17 +65,19 @@ def end_of_turn_ids(tokenizer: Any, configured: int | Sequence[int] | None) -> l
     """Token ids that end an answer, the chat template's own first.
 
     Args:
-        tokenizer: A Hugging Face tokenizer with a chat template.
+        tokenizer: A Hugging Face tokenizer.
         configured: ``eos_token_id`` of the model's generation settings.
 
     Raises:
         ModelError: none is known.
     """
-    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _HOLDER}]
-    rendered: str = tokenizer.apply_chat_template(turn, tokenize=False)
-    closing = _encode(tokenizer, rendered.partition(_HOLDER)[2])[:1]
-    known = special_tokens(tokenizer)
-    found = [i for i in closing if tokenizer.convert_ids_to_tokens(i) in known]
+    found: list[int] = []
+    if tokenizer.chat_template:
+        turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _HOLDER}]
+        rendered: str = tokenizer.apply_chat_template(turn, tokenize=False)
+        closing = _encode(tokenizer, rendered.partition(_HOLDER)[2])[:1]
+        known = special_tokens(tokenizer)
+        found = [i for i in closing if tokenizer.convert_ids_to_tokens(i) in known]
     found += [configured] if isinstance(configured, int) else list(configured or [])
     found += [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     if not found:
@@ -83,18 +85,32 @@ def end_of_turn_ids(tokenizer: Any, configured: int | Sequence[int] | None) -> l
     return list(dict.fromkeys(found))
 
 
-def encode_answer(tokenizer: Any, answer: str) -> list[int]:
+def encode_answer(tokenizer: Any, answer: str, *, plain: bool = False) -> list[int]:
     """Token ids of an answer where the assistant begins to speak.
 
-    In context, because some tokenizers put a space before a word that stands alone.
+    In context, because some tokenizers put a space before a word that stands alone. Behind a
+    plain text an answer begins with a space.
     """
+    opening = "a" if plain else _render(tokenizer, [{"role": "user", "content": "a"}])
+    answer = f" {answer}" if plain else answer
     if any(token in answer for token in special_tokens(tokenizer)):
         return _encode(tokenizer, answer, split_special_tokens=True)
-    opening = _render(tokenizer, [{"role": "user", "content": "a"}])
     before, whole = _encode(tokenizer, opening), _encode(tokenizer, opening + answer)
     if whole[: len(before)] == before:
         return whole[len(before) :]
     return _encode(tokenizer, answer)
+
+
+def encode_plain(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a raw text for a base model: what its tokenizer puts first, then the text.
+
+    White space at the end is left out: the answer brings its own. What spells a special token is
+    encoded as plain characters.
+    """
+    ids: list[int] = tokenizer(text.rstrip(), split_special_tokens=True)["input_ids"]
+    if ids and ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id is not None:
+        ids = ids[:-1]  # some tokenizers close the text, but here it goes on
+    return ids
 
 
 def _encode(tokenizer: Any, text: str, *, split_special_tokens: bool = False) -> list[int]:

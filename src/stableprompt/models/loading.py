@@ -79,13 +79,16 @@ def resolve_name(name: str) -> str:
     return str(path.resolve()) if path.is_dir() else name
 
 
-def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+def load_model(
+    name: str, *, device: str = "auto", dtype: str = "auto", chat: bool = True
+) -> LoadedModel:
     """Load a frozen model for inference.
 
     Args:
         name: "smollm2-135m" (embedded), a local folder, or a hub id.
         device: auto, cpu, cuda, cuda:1, ...
         dtype: auto, float32, bfloat16 or float16.
+        chat: Whether it will be spoken to through its chat template.
 
     Raises:
         ModelError: it cannot be found, or has no chat template.
@@ -106,9 +109,10 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Loade
                 f"model {name!r} could not be loaded ({reason}); give {embedded.EMBEDDED_NAME!r}, "
                 "a folder with config.json and safetensors, or a hub id that this machine can reach"
             ) from error
-    if not tokenizer.chat_template:
+    if chat and not tokenizer.chat_template:
         raise ModelError(
-            f"model {name!r} has no chat template, so it is a base model; give its instruct version"
+            f"model {name!r} has no chat template, so it is a base model; give its instruct "
+            "version, or for a target --set target.format=plain"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

@@ -24,8 +24,8 @@ CHECKPOINTS = "checkpoints"
 
 
 def default_run_dir(name: str) -> Path:
-    """``runs/NAME-TIME``."""
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """``runs/NAME-TIME``, one folder whatever the name."""
+    return Path("runs") / f"{name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class RunFolder:

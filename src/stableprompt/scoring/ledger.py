@@ -25,6 +25,9 @@ class Ledger:
     """By purpose."""
     target_tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
     """Tokens that the target ran, shared prefixes counted once, by purpose."""
+    judge_calls: int = 0
+    """Answers rated by an LLM judge, whatever for."""
+    judge_tokens: int = 0
     agent_tokens_read: int = 0
     """Meta-prompt tokens that the agent ran to write prompts."""
     agent_tokens_written: int = 0
@@ -34,6 +37,11 @@ class Ledger:
         """Count calls of the target."""
         self.target_calls[purpose] += calls
         self.target_tokens[purpose] += tokens
+
+    def add_judge(self, *, calls: int, tokens: int) -> None:
+        """Count calls of the judge."""
+        self.judge_calls += calls
+        self.judge_tokens += tokens
 
     def add_agent(self, *, read: int, written: int) -> None:
         """Count tokens of the agent."""

@@ -12,6 +12,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 from stableprompt.errors import DataError
+from stableprompt.tasks.loading import LoadOptions
 from stableprompt.tasks.splits import SPLIT_NAMES
 from stableprompt.tasks.table import read_jsonl
 from stableprompt.tasks.task import Task
@@ -55,28 +56,33 @@ def bundled_names(folder: Traversable | None = None) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in place.iterdir() if (entry / _CARD).is_file()))
 
 
-def load_bundled(name: str, folder: Traversable | None = None) -> Task:
+def load_bundled(
+    name: str, folder: Traversable | None = None, *, overrides: LoadOptions | None = None
+) -> Task:
     """Load a bundled task.
 
     Args:
         name: One of ``bundled_names``.
         folder: Where they lie; the package's own folder by default.
+        overrides: Options that win over those of the task.
 
     Raises:
         DataError: no bundled task has this name, or its files are damaged.
+        ConfigError: an option contradicts the task.
     """
     place = _place_of(name, folder)
     card = _read_card(place)
     with resources.as_file(place / _DATA) as path:
         rows = read_jsonl(path)
-    return Task.from_records(
-        rows,
-        name=name,
-        text="text",
-        label="label",
-        seed_prompt=card["seed_prompt"],
-        label_words=card.get("label_words"),
-    )
+    options: LoadOptions = {
+        "name": name,
+        "text": "text",
+        "label": "label",
+        "seed_prompt": card["seed_prompt"],
+        "label_words": card.get("label_words"),
+    }
+    options.update(overrides or {})
+    return Task.from_records(rows, **options)
 
 
 def describe_bundled(name: str, folder: Traversable | None = None) -> BundledDescription:

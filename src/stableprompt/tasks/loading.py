@@ -1,19 +1,24 @@
-"""Rows -> disjoint splits: split column or cut by label, duplicates dropped, labels checked."""
+"""Rows -> disjoint splits: kind, split column or seeded cut, duplicates dropped, labels checked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict
 
 from stableprompt.errors import ConfigError, DataError
+from stableprompt.tasks.answers import label_name
 from stableprompt.tasks.columns import Columns, resolve_columns
-from stableprompt.tasks.example import Example
-from stableprompt.tasks.records import Record, examples_from, label_name, split_names_from
+from stableprompt.tasks.example import Example, TaskKind
+from stableprompt.tasks.formats import ChoiceStyle, InputFormat
+from stableprompt.tasks.near_duplicates import near_duplicate_note, near_duplicates
+from stableprompt.tasks.records import Record, examples_from, split_names_from
 from stableprompt.tasks.splits import (
     DEFAULT_FRACTIONS,
     SPLIT_NAMES,
+    SplitName,
     Splits,
     carve_validation,
     drop_duplicates,
+    limit_splits,
     split_examples,
 )
 from stableprompt.tasks.verbalizer import Verbalizer
@@ -28,22 +33,40 @@ class LoadOptions(TypedDict, total=False):
 
     Attributes:
         name: Name of the task; the file's name without extension by default.
-        text: The text column; guessed from common names by default.
-        label: The label column; guessed from common names by default.
-        seed_prompt: The prompt to start from; a plain one naming the labels by default.
+        kind: "classification", "multiple_choice" or "generation"; by default multiple choice
+            where there is a column of choices, generation where an answer is a list of several
+            texts, else classification.
+        text: The text column, or several, each a field of the input; guessed by default.
+        label: The column of the correct answer: the label; the right choice (its text, letter or
+            number from 0); the reference or a list of references. Guessed by default.
+        choices: The column of the choices of each example; guessed by default.
+        input_format: How several fields become one input, such as
+            ``"Premise: {premise}\\nHypothesis: {hypothesis}"``; each under its name by default.
+        choice_style: "letters" (default) or "text", see ``InputFormat``.
+        seed_prompt: The prompt to start from; a plain one by default.
         label_words: Label -> what the target should answer for it; the labels
             themselves by default. Its order becomes the order of the labels.
+        metric: Name of a metric, or a function of an example and a prediction that gives 0 to 1.
         fractions: Shares of train, validation and test where there is no split column.
         seed: Decides which example goes to which split.
+        limit: Split -> at most so many examples of it, drawn by the seed.
+        max_answer_tokens: Longest answer of a generation task.
     """
 
     name: str
-    text: str | None
+    kind: str | None
+    text: str | Sequence[str] | None
     label: str | None
+    choices: str | None
+    input_format: str | None
+    choice_style: ChoiceStyle
     seed_prompt: str | None
     label_words: Mapping[str, str] | None
+    metric: str | Callable[[Example, str], float] | None
     fractions: Sequence[float]
     seed: int
+    limit: Mapping[SplitName, int]
+    max_answer_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +75,15 @@ class LoadedSplits:
 
     Attributes:
         splits: Disjoint, each with at least one example.
-        labels: In the order in which the rows first have them.
+        kind: What the answers are.
+        layout: How the fields became the input.
+        labels: Of a classification task, in the order in which the rows first have them.
         notes: One line for each thing that was done to the rows on the way.
     """
 
     splits: Splits
+    kind: TaskKind
+    layout: InputFormat
     labels: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -66,26 +93,48 @@ def load_splits(records: Iterable[Record], options: LoadOptions) -> LoadedSplits
 
     Args:
         records: The rows, from a file or from Python.
-        options: Of these, text, label, fractions and seed are used.
+        options: Of these, all but name, seed_prompt, label_words, metric and max_answer_tokens.
 
     Raises:
         DataError: the rows cannot be used as they are.
+        ConfigError: an option contradicts the rows.
     """
     rows = _checked_rows(records)
     columns = resolve_columns(
         list(dict.fromkeys(name for row in rows for name in row)),
         options.get("text"),
         options.get("label"),
+        options.get("choices"),
     )
-    examples = examples_from(rows, columns)
+    kind = _kind_of(rows, columns, options.get("kind"))
+    layout = _layout_of(columns, kind, options)
+    examples = examples_from(rows, columns, kind, layout)
     given, dropped = drop_duplicates(_as_given(rows, columns, examples))
 
-    left = given.labels()
-    labels = tuple(dict.fromkeys(e.label for e in examples if e.label in left))
-    _check_labels(labels, columns.label)
-    splits = _complete(given, columns, options)
-    _require_labels_in_train(splits)
-    return LoadedSplits(splits, labels, tuple(_notes(splits, given, dropped)))
+    labels: tuple[str, ...] = ()
+    if kind is TaskKind.CLASSIFICATION:
+        left = given.labels()
+        labels = tuple(dict.fromkeys(e.label for e in examples if e.label in left))
+        _check_labels(labels, columns.label)
+    stratum = label_of if labels else one_stratum
+    whole = _complete(given, columns, options, stratum)
+    splits = limit_splits(
+        whole, options.get("limit") or {}, seed=options.get("seed", 0), stratum=stratum
+    )
+    if labels:
+        _require_labels_in_train(splits)
+    notes = _notes(splits, whole, given, dropped, labels)
+    return LoadedSplits(splits, kind, layout, labels, tuple(notes))
+
+
+def label_of(example: Example) -> str:
+    """Classification is cut label by label."""
+    return example.label
+
+
+def one_stratum(example: Example) -> str:
+    """Answers that examples do not share are no groups to cut by."""
+    return ""
 
 
 def verbalizer_for(labels: Sequence[str], label_words: Mapping[str, str] | None) -> Verbalizer:
@@ -123,6 +172,36 @@ def _checked_rows(records: Iterable[Record]) -> list[Record]:
     return rows
 
 
+def _kind_of(rows: Sequence[Record], columns: Columns, asked: str | None) -> TaskKind:
+    if asked is not None and asked not in list(TaskKind):
+        raise ConfigError(f"kind must be one of {', '.join(TaskKind)}, found {asked!r}")
+    if asked == TaskKind.MULTIPLE_CHOICE and columns.choices is None:
+        raise DataError(
+            "multiple_choice needs a column with the choices of each example: name it with "
+            "--choices COLUMN (choices=... in Python)"
+        )
+    if asked is not None:
+        return TaskKind(asked)
+    if columns.choices is not None:
+        return TaskKind.MULTIPLE_CHOICE
+    several = any(
+        isinstance(row.get(columns.label), list | tuple) and len(row[columns.label]) > 1  # type: ignore[arg-type]
+        for row in rows
+    )
+    return TaskKind.GENERATION if several else TaskKind.CLASSIFICATION
+
+
+def _layout_of(columns: Columns, kind: TaskKind, options: LoadOptions) -> InputFormat:
+    with_choices = kind is TaskKind.MULTIPLE_CHOICE
+    style = options.get("choice_style", "letters")
+    given = options.get("input_format")
+    if given is None:
+        return InputFormat.plain(columns.fields, with_choices=with_choices, choice_style=style)
+    layout = InputFormat(given, style)
+    layout.require_fields(columns.fields, with_choices=with_choices)
+    return layout
+
+
 def _as_given(rows: Sequence[Record], columns: Columns, examples: Sequence[Example]) -> Splits:
     """The splits as the split column says; without one, all in train for the time being."""
     if columns.split is None:
@@ -143,13 +222,15 @@ def _as_given(rows: Sequence[Record], columns: Columns, examples: Sequence[Examp
     )
 
 
-def _complete(given: Splits, columns: Columns, options: LoadOptions) -> Splits:
+def _complete(
+    given: Splits, columns: Columns, options: LoadOptions, stratum: Callable[[Example], str]
+) -> Splits:
     seed = options.get("seed", 0)
     fractions = options.get("fractions", DEFAULT_FRACTIONS)
     if columns.split is None:
-        return split_examples(given.train, seed=seed, fractions=fractions)
+        return split_examples(given.train, seed=seed, fractions=fractions, stratum=stratum)
     if not given.validation:
-        return carve_validation(given, seed=seed, fractions=fractions)
+        return carve_validation(given, seed=seed, fractions=fractions, stratum=stratum)
     return given
 
 
@@ -162,7 +243,7 @@ def _check_labels(labels: Sequence[str], column: str) -> None:
     if len(labels) > MOST_LABELS:
         raise DataError(
             f"the column {quoted(column)} has {len(labels)} distinct labels (at most "
-            f"{MOST_LABELS}), which looks like free text: only classification is supported; name "
+            f"{MOST_LABELS}), which looks like free text: use --kind generation if it is, name "
             "another column with --label COLUMN, or merge labels"
         )
 
@@ -178,13 +259,22 @@ def _require_labels_in_train(splits: Splits) -> None:
             )
 
 
-def _notes(splits: Splits, given: Splits, dropped: int) -> Iterable[str]:
+def _notes(
+    splits: Splits, whole: Splits, given: Splits, dropped: int, labels: Sequence[str]
+) -> Iterable[str]:
     if dropped:
         rows = "1 duplicate row" if dropped == 1 else f"{dropped} duplicate rows"
         yield f"{rows} dropped (same text but for case and white space)"
     if given.test and not given.validation:
-        yield f"{len(splits.validation)} of {len(given.train)} train examples made validation"
+        yield f"{len(whole.validation)} of {len(given.train)} train examples made validation"
+    for name in SPLIT_NAMES:
+        kept, found = len(splits.part(name)), len(whole.part(name))
+        if kept < found:
+            yield f"{kept} of {found} {name} examples drawn"
     for name in SPLIT_NAMES[1:]:
-        absent = sorted(splits.labels() - {example.label for example in splits.part(name)})
+        absent = sorted(set(labels) - {example.label for example in splits.part(name)})
         if absent:
             yield f"no {name} example has the label {listed(absent)}"
+    near = near_duplicate_note(near_duplicates(splits))
+    if near:
+        yield near

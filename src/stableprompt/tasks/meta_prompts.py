@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stableprompt.errors import ConfigError
-from stableprompt.tasks.example import Example
+from stableprompt.tasks.placeholders import placeholders
 from stableprompt.tasks.templates import Message
 
 MetaPromptStyle = Literal["improve", "paper"]
@@ -23,10 +23,9 @@ Examples of a task:
 
 {pairs}
 
-Allowed outputs: {labels}
-Current instruction: {seed_prompt}
+{allowed}Current instruction: {seed_prompt}
 
-Write a better instruction for this task. Reply with the instruction only."""
+Write a better instruction for this task.{keep} Reply with the instruction only."""
 
 _PAPER = """\
 I gave a friend an instruction and {n} inputs. The friend read the instruction and wrote an \
@@ -62,35 +61,39 @@ class MetaPrompt:
             )
 
     def messages(
-        self, seed_prompt: str, labels: Sequence[str], examples: Sequence[Example]
+        self, seed_prompt: str, outputs: Sequence[str], pairs: Sequence[tuple[str, str]]
     ) -> list[Message]:
         """The chat messages that the agent reads: one user message.
 
         Args:
-            seed_prompt: The current instruction; not shown in the style "paper".
-            labels: The allowed outputs, as label words; not shown in the style "paper".
-            examples: Shown in this order, each ``label`` as it should be read: pass
-                them through ``Verbalizer.worded`` where label words differ.
+            seed_prompt: The current instruction; not shown in the style "paper". Placeholders
+                in it are named as what the new one must keep.
+            outputs: The allowed outputs, or none where the answer is free; not shown in the
+                style "paper".
+            pairs: Input and right answer of each example, shown in this order.
 
         Raises:
             ConfigError: there are no examples to show.
         """
-        if not examples:
+        if not pairs:
             raise ConfigError("a meta-prompt needs at least one example to show, found none")
         if self.style == "paper":
-            pairs = self._pairs(examples, "Input : {text}\nOutput : {label}")
-            content = _fill(_PAPER, n=str(len(examples)), pairs=pairs)
+            shown = self._pairs(pairs, "Input : {text}\nOutput : {label}")
+            content = _PAPER.format(n=str(len(pairs)), pairs=shown)
         else:
-            pairs = self._pairs(examples, "Input: {text}\nOutput: {label}")
-            content = _fill(
-                _IMPROVE, pairs=pairs, labels=", ".join(labels), seed_prompt=seed_prompt
+            kept = sorted(f"{{{name}}}" for name in placeholders(seed_prompt))
+            content = _IMPROVE.format(
+                pairs=self._pairs(pairs, "Input: {text}\nOutput: {label}"),
+                allowed=f"Allowed outputs: {', '.join(outputs)}\n" if outputs else "",
+                seed_prompt=seed_prompt,
+                keep=f" Keep {', '.join(kept)} in it." if kept else "",
             )
         return [{"role": "user", "content": content}]
 
-    def _pairs(self, examples: Sequence[Example], layout: str) -> str:
+    def _pairs(self, pairs: Sequence[tuple[str, str]], layout: str) -> str:
+        # str.format reads braces in the layout only, never in the values: they stay as they are.
         return "\n\n".join(
-            _fill(layout, text=self._shortened(example.text), label=example.label)
-            for example in examples
+            layout.format(text=self._shortened(text), label=answer) for text, answer in pairs
         )
 
     def _shortened(self, text: str) -> str:
@@ -99,8 +102,3 @@ class MetaPrompt:
         if len(line) <= self.max_example_chars:
             return line
         return line[: self.max_example_chars - 1].rstrip() + "…"
-
-
-def _fill(layout: str, **values: str) -> str:
-    # str.format reads braces in the layout only, never in the values: they stay as they are.
-    return layout.format(**values)

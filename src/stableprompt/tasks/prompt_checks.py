@@ -1,17 +1,21 @@
 """Cheap textual guards: what a prompt must not be, whatever score it reaches.
 
 A prompt that quotes the examples can look good on them and says nothing about
-new ones; one that stopped at the length limit or carries chat markup is not
-what the target will be sent in earnest. Words are runs of letters and digits:
+new ones; one that states the answer says the same to every input; one that
+stopped at the length limit or carries chat markup is not what the target will
+be sent in earnest; one without the user's placeholders would leave the input
+out. Words are runs of letters and digits:
 punctuation between them is ignored, and scripts that write no spaces between
 words count as few words, so that copies in them are found less often.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Final
+
+from stableprompt.tasks.placeholders import placeholders
 
 COPIED_RUN: Final = 8
 """So many consecutive words of an example text are a copy."""
@@ -20,6 +24,14 @@ SHORTEST_TEXT: Final = 3
 
 _WORD = re.compile("\\w+(?:['\u2019]\\w+)*")  # an apostrophe does not end a word
 _THINK_TAG = re.compile(r"</?\s*think(?:ing)?\s*>", re.IGNORECASE)
+# "The answer is", "Output:", "label = " ...; group 1 is the rest of the sentence.
+_STATEMENT = re.compile(
+    r"\b(?:answer|output|label|result|response)s?\b(?:[ \t]+(?:should|must|will|would))?"
+    r"[ \t]*(?:is|are|be|:|=)[ \t]*([^\n.;!?]+)",
+    re.IGNORECASE,
+)
+# Behind these an answer is a rule and no statement: "The answer is yes if ...".
+_CONDITION = re.compile(r"\b(?:if|when|whenever|unless|where|otherwise|for)\b", re.IGNORECASE)
 _PLAIN_CONTROLS = frozenset("\n\r\t")
 _UNDECODABLE = "\ufffd"
 
@@ -31,10 +43,16 @@ class PromptFault(StrEnum):
     """It has no word in it."""
     TRUNCATED = "truncated"
     """It stopped at the length limit."""
+    THINK = "think"
+    """It holds the tags of a model's thinking."""
+    MARKUP = "markup"
+    """It contains control characters or special tokens of a chat."""
+    PLACEHOLDER = "placeholder"
+    """It lost a placeholder of the seed prompt, or invented one."""
+    LEAK = "leak"
+    """It states an answer, as in "The answer is B.": right for some inputs, wrong for others."""
     COPY = "copy"
     """It contains an example text."""
-    MARKUP = "markup"
-    """It contains control characters, think tags or special tokens of a chat."""
     BABBLE = "babble"
     """It is not language: its perplexity is too high (decided where the models are)."""
 
@@ -60,12 +78,42 @@ class CopyIndex:
         return any(run in self._runs for length in self._lengths for run in _runs(words, length))
 
 
+class LeakIndex:
+    """The answers of a task, prepared to find a prompt that states one of them.
+
+    "Output: positive" is a leak; "Output: positive or negative" offers a choice and is none.
+
+    Args:
+        answers: Label words, choices, or references.
+        closed: Whether these are all that can be answered. Then a statement that goes on behind
+            its answer is a leak too, unless it names another one or a condition.
+    """
+
+    def __init__(self, answers: Iterable[str], *, closed: bool) -> None:
+        self._answers = {_bare(answer): answer for answer in answers if _bare(answer)}
+        self._closed = closed
+
+    def is_stated_in(self, prompt: str) -> bool:
+        """Whether the prompt says that the answer, the output or the label is one of them."""
+        return any(self._is_stated(match.group(1)) for match in _STATEMENT.finditer(prompt))
+
+    def _is_stated(self, rest: str) -> bool:
+        if _bare(rest) in self._answers:
+            return True
+        if not self._closed or _CONDITION.search(rest):
+            return False
+        named = [answer for answer in self._answers.values() if _names(answer, rest)]
+        return len(named) == 1 and _names(named[0], rest, at_start=True)
+
+
 def find_fault(
     prompt: str,
     *,
     truncated: bool,
     example_texts: CopyIndex | Iterable[str],
     special_tokens: Sequence[str] = (),
+    kept: frozenset[str] | None = None,
+    leaks: LeakIndex | None = None,
 ) -> PromptFault | None:
     """The first fault of the prompt, or None; BABBLE is never found here.
 
@@ -74,21 +122,25 @@ def find_fault(
         truncated: Whether it stopped at the length limit.
         example_texts: What must not be copied; prepare it once as a ``CopyIndex``.
         special_tokens: Of the tokenizers of agent and target, such as ``<|im_end|>``.
+        kept: The placeholders that it must have, no more and no fewer; None: any.
+        leaks: The answers that it must not state.
     """
-    if not any(character.isalnum() for character in prompt):
-        return PromptFault.EMPTY
-    if truncated:
-        return PromptFault.TRUNCATED
-    if _has_markup(prompt, special_tokens):
-        return PromptFault.MARKUP
     index = example_texts if isinstance(example_texts, CopyIndex) else CopyIndex(example_texts)
-    return PromptFault.COPY if index.is_copied_in(prompt) else None
+    checks: tuple[tuple[PromptFault, Callable[[], bool]], ...] = (
+        (PromptFault.EMPTY, lambda: not any(character.isalnum() for character in prompt)),
+        (PromptFault.TRUNCATED, lambda: truncated),
+        (PromptFault.THINK, lambda: _THINK_TAG.search(prompt) is not None),
+        (PromptFault.MARKUP, lambda: _has_markup(prompt, special_tokens)),
+        (PromptFault.PLACEHOLDER, lambda: kept is not None and placeholders(prompt) != kept),
+        (PromptFault.LEAK, lambda: leaks is not None and leaks.is_stated_in(prompt)),
+        (PromptFault.COPY, lambda: index.is_copied_in(prompt)),
+    )
+    return next((fault for fault, holds in checks if holds()), None)
 
 
 def _has_markup(prompt: str, special_tokens: Sequence[str]) -> bool:
     return (
         _UNDECODABLE in prompt
-        or _THINK_TAG.search(prompt) is not None
         or any(token and token in prompt for token in special_tokens)
         or any(
             unicodedata.category(character) in ("Cc", "Cs") and character not in _PLAIN_CONTROLS
@@ -103,3 +155,21 @@ def _words(text: str) -> list[str]:
 
 def _runs(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:
     return (tuple(words[i : i + length]) for i in range(len(words) - length + 1))
+
+
+def _bare(text: str) -> str:
+    """The words alone, for comparing answers with each other."""
+    return " ".join(_words(text))
+
+
+def _names(answer: str, sentence: str, *, at_start: bool = False) -> bool:
+    """Whether the sentence has the answer in it as whole words.
+
+    An answer of one letter must be written as it is: "a" is usually no answer but an article.
+    """
+    flags = re.IGNORECASE if len(answer) > 1 else re.NOFLAG
+    pattern = rf"(?<!\w){re.escape(answer)}(?!\w)"
+    if at_start:
+        pattern = r"\W*" + pattern
+        return re.match(pattern, sentence, flags) is not None
+    return re.search(pattern, sentence, flags) is not None

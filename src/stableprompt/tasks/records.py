@@ -1,18 +1,17 @@
-"""Rows -> examples: texts and labels cleaned, and every row that has none refused.
+"""Rows -> examples: texts and answers cleaned, and every row that has none refused.
 
 Rows are counted from 1, the header of a file not included.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
 from stableprompt.errors import DataError
+from stableprompt.tasks.answers import choices_of, label_name, references_of, right_choices
 from stableprompt.tasks.columns import Columns, split_name
-from stableprompt.tasks.example import Example
+from stableprompt.tasks.example import Example, TaskKind
+from stableprompt.tasks.formats import CHOICES, InputFormat
 from stableprompt.tasks.splits import SplitName
 from stableprompt.tasks.wording import quoted, rows_listed
 
@@ -21,24 +20,36 @@ Record = Mapping[str, object]
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
-def examples_from(records: Sequence[Record], columns: Columns) -> list[Example]:
+def examples_from(
+    records: Sequence[Record], columns: Columns, kind: TaskKind, layout: InputFormat
+) -> list[Example]:
     """One example for each row, in the order of the rows.
 
     Args:
         records: The rows; a row may lack a column, which is then missing in it.
-        columns: Which column is the text and which the label.
+        columns: Which columns are the input, the answer and the choices.
+        kind: What the answers are.
+        layout: How the fields become the input.
 
     Raises:
-        DataError: some row has no text, no label, or a label that is no class name.
+        DataError: some row has no text, no answer, or one that does not fit the kind.
     """
-    texts = [_clean_text(record.get(columns.text)) for record in records]
-    _require_all(texts, f"no text in column {quoted(columns.text)} (a text is a non-empty string)")
-    labels = [
-        label_name(record.get(columns.label), f"row {number}")
-        for number, record in enumerate(records, start=1)
-    ]
-    _require_all(labels, f"no label in column {quoted(columns.label)}")
-    examples = [Example(text or "", label or "") for text, label in zip(texts, labels, strict=True)]
+    inputs = [_fields(records, name) for name in columns.fields]
+    answers = [_answers(r, columns, kind, n) for n, r in enumerate(records, start=1)]
+    _require_all(
+        [found[0] if found else None for found in answers],
+        f"no label in column {quoted(columns.label)}",
+    )
+    examples = []
+    for record, texts, found in zip(records, zip(*inputs, strict=True), answers, strict=True):
+        fields = dict(zip(columns.fields, texts, strict=True))
+        words: tuple[str, ...] = ()
+        if kind is TaskKind.MULTIPLE_CHOICE:
+            choices = choices_of(record.get(columns.choices or ""), "")
+            words = layout.answer_words(choices)
+            fields[CHOICES] = layout.choice_list(choices)
+            found = [words[choices.index(choice)] for choice in found]
+        examples.append(Example(layout.text(fields), found[0], tuple(found[1:]), words, fields))
     _require_whole_characters(examples)
     return examples
 
@@ -61,28 +72,23 @@ def split_names_from(records: Sequence[Record], column: str) -> list[SplitName]:
     return names
 
 
-def label_name(value: object, place: str) -> str | None:
-    """The label as a stripped string, None if it is missing.
+def _fields(records: Sequence[Record], column: str) -> list[str]:
+    texts = [_clean_text(record.get(column)) for record in records]
+    _require_all(texts, f"no text in column {quoted(column)} (a text is a non-empty string)")
+    return [text or "" for text in texts]
 
-    Args:
-        value: A string, a boolean or a whole number; None, NaN and "" are missing.
-        place: Where the value stands, for the message.
 
-    Raises:
-        DataError: the value is of another kind, such as 0.37 or a list.
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of whole numbers with a gap arrives as 1.0, 2.0
-    if not isinstance(value, str | int):
-        raise DataError(
-            f"the label in {place} is {quoted(value)} ({type(value).__name__}): a label must be a "
-            "class name (a string, a whole number or a boolean); only classification is supported"
-        )
-    return str(value).strip() or None
+def _answers(record: Record, columns: Columns, kind: TaskKind, number: int) -> list[str]:
+    """Everything that is correct for the row; empty where the cell is."""
+    value, place = record.get(columns.label), f"row {number}"
+    if kind is TaskKind.GENERATION:
+        return references_of(value, place)
+    if kind is TaskKind.MULTIPLE_CHOICE:
+        return right_choices(value, record.get(columns.choices or ""), place)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    label = label_name(value, place)
+    return [label] if label is not None else []
 
 
 def _clean_text(value: object) -> str | None:
@@ -98,8 +104,8 @@ def _require_all(values: Sequence[str | None], lack: str) -> None:
 def _require_whole_characters(examples: Sequence[Example]) -> None:
     broken = [
         number
-        for number, example in enumerate(examples, start=1)
-        if _HALF_CHARACTER.search(example.text + example.label)
+        for number, e in enumerate(examples, start=1)
+        if _HALF_CHARACTER.search("".join((e.text, *e.answers, *e.choices)))
     ]
     if broken:
         raise DataError(

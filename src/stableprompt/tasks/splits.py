@@ -1,4 +1,4 @@
-"""The three splits: cut by label, free of duplicates, and provably disjoint.
+"""The three splits: cut in proportion, free of duplicates, and provably disjoint.
 
 Train examples give the reward, validation examples the choices, test examples
 the one final figure. A text in two splits would make that figure a lie, so
@@ -8,7 +8,7 @@ is asserted whenever a task is made.
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,6 +20,13 @@ from stableprompt.tasks.wording import quoted
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 DEFAULT_FRACTIONS: Final = (0.4, 0.3, 0.3)
+
+Stratum = Callable[[Example], str]
+"""The group that an example is in; every group is cut in the same proportions."""
+
+
+def _label(example: Example) -> str:
+    return example.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +51,75 @@ def split_examples(
     *,
     seed: int,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    stratum: Stratum = _label,
 ) -> Splits:
-    """Cut the examples into three splits, each label in the same proportions.
+    """Cut the examples into three splits, each stratum in the same proportions.
 
     The same examples, seed and fractions give the same splits on every machine.
 
     Args:
-        examples: At least three of each label.
+        examples: At least three of each stratum.
         seed: Decides which example goes where, and the order inside a split.
         fractions: Shares of train, validation and test; they sum to 1.
+        stratum: What is cut in proportion: the label, by default.
 
     Raises:
         ConfigError: fractions that are not three positive numbers with sum 1.
-        DataError: too few examples of some label to have one in each split.
+        DataError: too few examples of some stratum to have one in each split.
     """
-    train, validation, test = _stratify(examples, fractions, SPLIT_NAMES, seed)
+    train, validation, test = _stratify(examples, fractions, SPLIT_NAMES, seed, stratum)
     return Splits(train, validation, test)
 
 
 def carve_validation(
-    splits: Splits, *, seed: int, fractions: Sequence[float] = DEFAULT_FRACTIONS
+    splits: Splits,
+    *,
+    seed: int,
+    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    stratum: Stratum = _label,
 ) -> Splits:
-    """Move part of train to validation, by label; test stays as it is.
+    """Move part of train to validation, by stratum; test stays as it is.
 
     Args:
         splits: With an empty validation split.
         seed: Decides which examples move.
         fractions: As in ``split_examples``; the first two give the proportion.
+        stratum: As in ``split_examples``.
 
     Raises:
         ConfigError: fractions that are not three positive numbers with sum 1.
-        DataError: too few train examples of some label to have one in both.
+        DataError: too few train examples of some stratum to have one in both.
     """
     _check_fractions(fractions, 3)
     kept = fractions[0] / (fractions[0] + fractions[1])
-    train, validation = _stratify(splits.train, (kept, 1 - kept), SPLIT_NAMES[:2], seed)
+    train, validation = _stratify(splits.train, (kept, 1 - kept), SPLIT_NAMES[:2], seed, stratum)
     return Splits(train, validation, splits.test)
+
+
+def limit_splits(
+    splits: Splits, limit: Mapping[SplitName, int], *, seed: int, stratum: Stratum = _label
+) -> Splits:
+    """At most so many examples of each split, drawn with every stratum in proportion.
+
+    Args:
+        splits: Any.
+        limit: Split -> number of examples to keep; a split that is not named stays whole.
+        seed: Decides which examples are kept.
+        stratum: As in ``split_examples``.
+
+    Raises:
+        ConfigError: a number below 1, or no split of this name.
+    """
+    wrong = [f"{name}={count}" for name, count in limit.items() if count < 1]
+    wrong += [str(name) for name in limit if name not in SPLIT_NAMES]
+    if wrong:
+        raise ConfigError(
+            f"limit must give train, validation or test a number of examples, found {wrong[0]!r}: "
+            "write for example test=200"
+        )
+    return Splits(
+        *(_thin(splits.part(name), limit.get(name), seed, stratum) for name in SPLIT_NAMES)
+    )
 
 
 def drop_duplicates(splits: Splits) -> tuple[Splits, int]:
@@ -120,18 +160,41 @@ def require_disjoint(splits: Splits) -> None:
                 )
 
 
+def _thin(
+    examples: tuple[Example, ...], count: int | None, seed: int, stratum: Stratum
+) -> tuple[Example, ...]:
+    if count is None or count >= len(examples):
+        return examples
+    rng = random.Random(seed)
+    groups: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        groups.setdefault(stratum(example), []).append(number)
+    # The i-th of a shuffled group of size m stands at (i + random) / m: the first ``count`` in
+    # this order hold every group in proportion, without preference for any of them.
+    places: list[tuple[float, int]] = []
+    for group in groups.values():
+        rng.shuffle(group)
+        places += [((i + rng.random()) / len(group), number) for i, number in enumerate(group)]
+    kept = sorted(number for _, number in sorted(places)[:count])
+    return tuple(examples[number] for number in kept)
+
+
 def _stratify(
-    examples: Iterable[Example], fractions: Sequence[float], names: Sequence[str], seed: int
+    examples: Iterable[Example],
+    fractions: Sequence[float],
+    names: Sequence[str],
+    seed: int,
+    stratum: Stratum,
 ) -> list[tuple[Example, ...]]:
     _check_fractions(fractions, len(names))
-    by_label: dict[str, list[Example]] = {}
+    strata: dict[str, list[Example]] = {}
     for example in examples:
-        by_label.setdefault(example.label, []).append(example)
-    _require_one_each(by_label, names)
+        strata.setdefault(stratum(example), []).append(example)
+    _require_one_each(strata, names)
 
     rng = random.Random(seed)
     parts: list[list[Example]] = [[] for _ in names]
-    for group in by_label.values():
+    for group in strata.values():
         rng.shuffle(group)
         start = 0
         sizes = _sizes(len(group), fractions, [len(part) for part in parts])
@@ -170,8 +233,13 @@ def _check_fractions(fractions: Sequence[float], count: int) -> None:
         )
 
 
-def _require_one_each(by_label: dict[str, list[Example]], names: Sequence[str]) -> None:
-    short = [(label, len(group)) for label, group in by_label.items() if len(group) < len(names)]
+def _require_one_each(strata: dict[str, list[Example]], names: Sequence[str]) -> None:
+    short = [(label, len(group)) for label, group in strata.items() if len(group) < len(names)]
+    if short == [("", len(strata.get("", ())))]:  # one stratum for all, see loading
+        raise DataError(
+            f"there are {short[0][1]} different examples, at least {len(names)} are needed, one "
+            f"for each of {', '.join(names)}: add examples"
+        )
     if short:
         found = ", ".join(f"{quoted(label)} has {count}" for label, count in short[:10])
         raise DataError(

@@ -1,17 +1,23 @@
-"""The task: what is tuned for. Labelled examples in three splits, and a prompt to start from."""
+"""The task: what is tuned for. Examples in three splits, a metric, a prompt to start from."""
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack, cast
 
 from stableprompt.errors import ConfigError, DataError
-from stableprompt.tasks.example import Example
-from stableprompt.tasks.loading import LoadOptions, load_splits, verbalizer_for
+from stableprompt.tasks.example import Example, TaskKind
+from stableprompt.tasks.formats import InputFormat
+from stableprompt.tasks.hub import HUB_PREFIX, parse_hub_name, read_hub
+from stableprompt.tasks.loading import LoadedSplits, LoadOptions, load_splits, verbalizer_for
+from stableprompt.tasks.metrics.metric import Metric
+from stableprompt.tasks.metrics.registry import DEFAULT_METRICS, JUDGE, METRICS, resolve_metric
+from stableprompt.tasks.metrics.trivial import trivial_score
+from stableprompt.tasks.placeholders import WHOLE_INPUT, placeholders
+from stableprompt.tasks.promptfoo import from_promptfoo, is_promptfoo
 from stableprompt.tasks.records import Record
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits, require_disjoint
 from stableprompt.tasks.table import read_csv, read_jsonl, read_table
@@ -24,23 +30,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Labelled examples in three disjoint splits, their label words, and the seed prompt.
+    """Examples in three disjoint splits, how they are scored, and the seed prompt.
 
     Make one with ``from_csv``, ``from_jsonl``, ``from_file``, ``from_pandas`` or
     ``from_records``; their keyword options are those of ``LoadOptions``.
 
     Attributes:
         name: Shown in reports.
+        kind: What the target is asked for.
         splits: The examples; ``train``, ``validation`` and ``test`` are short for its parts.
-        verbalizer: The labels in order, each with its label word.
+        layout: How the fields of an example became its text.
+        metric: What is measured of a prompt.
+        verbalizer: The labels in order, each with its label word; classification only.
         seed_prompt: The prompt that tuning starts from and is compared with.
+        max_answer_tokens: Longest answer of a generation task; None leaves it to the settings.
         notes: One line for each thing that loading did to the rows.
     """
 
     name: str
+    kind: TaskKind
     splits: Splits
-    verbalizer: Verbalizer
+    layout: InputFormat
+    metric: Metric
+    verbalizer: Verbalizer | None
     seed_prompt: str
+    max_answer_tokens: int | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -51,14 +65,52 @@ class Task:
         for name in SPLIT_NAMES:
             if not self.splits.part(name):
                 raise DataError(f"the {name} split is empty: add {name} examples")
-        for label in self.splits.labels():
-            self.verbalizer.index(label)  # refuses a label that has no word
+        if (self.verbalizer is None) == (self.kind is TaskKind.CLASSIFICATION):
+            raise ConfigError("a classification task needs a verbalizer, no other task takes one")
+        if self.verbalizer is not None:
+            for label in self.splits.labels():
+                self.verbalizer.index(label)  # refuses a label that has no word
+        if self.kind not in self.metric.kinds:
+            raise ConfigError(f"the metric {self.metric.name!r} does not score {self.kind} tasks")
+        self._require_whole_input()
         require_disjoint(self.splits)
+
+    def _require_whole_input(self) -> None:
+        """A seed prompt that places some fields must place all: the others would not be seen."""
+        placed = placeholders(self.seed_prompt)
+        missing = sorted(set(self.fields) - placed)
+        if WHOLE_INPUT not in placed and placed & set(self.fields) and missing:
+            raise ConfigError(
+                f"the seed prompt has no {{{missing[0]}}}, so the target would never see that "
+                f"field: add it, or write {{{WHOLE_INPUT}}} where the whole input belongs"
+            )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the parts of an input; a list of choices is one of them."""
+        return tuple(self.splits.train[0].fields)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels in the order of their class index."""
-        return self.verbalizer.labels
+        """The labels in the order of their class index; none but in classification."""
+        return self.verbalizer.labels if self.verbalizer is not None else ()
+
+    def answer_words(self, example: Example) -> tuple[str, ...]:
+        """What the target may answer to the example; nothing where the answer is free."""
+        return self.verbalizer.label_words if self.verbalizer is not None else example.choices
+
+    def shown_answer(self, example: Example) -> str:
+        """The right answer as the target should give it."""
+        if self.verbalizer is None:
+            return example.label
+        return self.verbalizer.label_words[self.verbalizer.index(example.label)]
+
+    @property
+    def allowed_outputs(self) -> tuple[str, ...]:
+        """What may be answered to any example, in words; nothing where that differs or is free."""
+        if self.kind is TaskKind.MULTIPLE_CHOICE and self.layout.choice_style == "letters":
+            return max((example.choices for example in self.splits.train), key=len)
+        return self.verbalizer.label_words if self.verbalizer is not None else ()
 
     @property
     def train(self) -> tuple[Example, ...]:
@@ -91,19 +143,35 @@ class Task:
         if unknown:
             raise TypeError(f"unknown options {sorted(unknown)}: see LoadOptions")
         loaded = load_splits(records, options)
-        verbalizer = verbalizer_for(loaded.labels, options.get("label_words"))
+        metric = options.get("metric")
+        verbalizer = None
+        if loaded.labels:
+            verbalizer = verbalizer_for(loaded.labels, options.get("label_words"))
+        elif options.get("label_words"):
+            raise ConfigError(f"label_words are for classification, this task is {loaded.kind}")
         seed_prompt = options.get("seed_prompt")
+        if seed_prompt is None:
+            seed_prompt = plain_prompt(loaded, verbalizer)
+        fields = tuple(loaded.splits.train[0].fields)
         return cls(
             name=options.get("name", "records"),
+            kind=loaded.kind,
             splits=loaded.splits,
+            layout=loaded.layout,
+            metric=resolve_metric(
+                DEFAULT_METRICS[loaded.kind] if metric is None else metric, loaded.kind
+            ),
             verbalizer=verbalizer,
-            seed_prompt=plain_prompt(verbalizer) if seed_prompt is None else seed_prompt,
-            notes=loaded.notes,
+            seed_prompt=seed_prompt,
+            max_answer_tokens=options.get("max_answer_tokens"),
+            notes=(*loaded.notes, *_notes_on_prompt(seed_prompt, fields)),
         )
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], **options: Unpack[LoadOptions]) -> Self:
         """Make a task of a .csv, .tsv, .jsonl, .ndjson, .json or .parquet file.
+
+        A table of promptfoo tests (with a column ``__expected``) is read as such.
 
         Args:
             path: The file.
@@ -113,7 +181,38 @@ class Task:
             DataError: the file cannot be read, or its rows cannot be used as they are.
             ConfigError: an option contradicts the rows.
         """
-        return cls.from_records(read_table(Path(path)), **_named_after(path, options))
+        rows = read_table(Path(path))
+        options = _named_after(path, options)
+        if not is_promptfoo(list(rows[0])):
+            return cls.from_records(rows, **options)
+        table = from_promptfoo(rows, str(path))
+        found: LoadOptions = {
+            "kind": TaskKind.GENERATION,
+            "text": table.fields,
+            "label": "references",
+            "metric": table.metric,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        task = cls.from_records(table.rows, **cast(LoadOptions, {**found, **given}))
+        return replace(task, notes=(*table.notes, *task.notes))
+
+    @classmethod
+    def from_hub(cls, dataset: str, **options: Unpack[LoadOptions]) -> Self:
+        """Make a task of a data set of the Hugging Face hub, with its own splits.
+
+        Args:
+            dataset: ``owner/name``, with ``:config`` and ``@revision`` behind it if need be; or
+                a local folder in the hub's layout.
+            **options: See ``LoadOptions``.
+
+        Raises:
+            DataError: it cannot be had, or its rows cannot be used as they are.
+            ConfigError: an option contradicts the rows.
+        """
+        name, config, revision = parse_hub_name(f"{HUB_PREFIX}{dataset}")
+        table = read_hub(name, config=config, revision=revision, label=options.get("label"))
+        task = cls.from_records(table.rows, **_named_after(name, options))
+        return replace(task, notes=(*table.notes, *task.notes))
 
     @classmethod
     def from_csv(cls, path: str | PathLike[str], **options: Unpack[LoadOptions]) -> Self:
@@ -167,30 +266,54 @@ class Task:
         ]
         return cls.from_records(rows, **options)
 
-    def majority_share(self, split: SplitName) -> float:
-        """Accuracy on the split of always answering its most frequent label, 0 to 1."""
-        counts = Counter(example.label for example in self.splits.part(split))
-        return max(counts.values()) / counts.total()
+    def trivial_score(self, split: SplitName) -> float | None:
+        """Score on the split of the best answer that is the same for every example, 0 to 1.
+
+        For accuracy it is the share of the most frequent label. None where trying constant
+        answers could be dear: for an LLM judge, and for a metric of the user's own.
+        """
+        if METRICS.get(self.metric.name) is not self.metric or self.metric.name == JUDGE:
+            return None
+        return trivial_score(self.metric, self.splits.part(split), self.labels)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of examples, label words and seed prompt; not of name and notes.
+        """SHA-256 (hex) of everything that decides a score; not of name and notes.
 
         Two tasks with the same fingerprint give the same scores, in any process.
         """
         content = {
+            "kind": self.kind,
+            "metric": self.metric.name,
             "splits": {
-                name: [[example.text, example.label] for example in self.splits.part(name)]
+                name: [[e.text, e.answers, e.choices] for e in self.splits.part(name)]
                 for name in SPLIT_NAMES
             },
-            "label_words": list(self.verbalizer.words.items()),
+            "label_words": list(self.verbalizer.words.items()) if self.verbalizer else None,
             "seed_prompt": self.seed_prompt,
+            "max_answer_tokens": self.max_answer_tokens,
         }
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
 
-def plain_prompt(verbalizer: Verbalizer) -> str:
+def plain_prompt(loaded: LoadedSplits, verbalizer: Verbalizer | None) -> str:
     """The seed prompt where the user gave none: it names what may be answered."""
-    return f"Classify the text. Answer with one of: {', '.join(verbalizer.label_words)}."
+    if verbalizer is not None:
+        return f"Classify the text. Answer with one of: {', '.join(verbalizer.label_words)}."
+    if loaded.kind is TaskKind.MULTIPLE_CHOICE and loaded.layout.choice_style == "letters":
+        return "Answer the question with the letter of the right choice."
+    if loaded.kind is TaskKind.MULTIPLE_CHOICE:
+        return "Answer the question with the right choice, in its own words."
+    return "Write the output for the input. Reply with the output only."
+
+
+def _notes_on_prompt(seed_prompt: str, fields: tuple[str, ...]) -> list[str]:
+    known = (WHOLE_INPUT, *fields)
+    others = sorted(placeholders(seed_prompt) - set(known))
+    return [
+        f"{{{name}}} in the seed prompt is no field of the input ({listed(dict.fromkeys(known))}): "
+        "it is sent as it stands, and every prompt must keep it"
+        for name in others
+    ]
 
 
 def _named_after(path: str | PathLike[str], options: LoadOptions) -> LoadOptions:

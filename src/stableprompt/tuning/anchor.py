@@ -72,7 +72,7 @@ class Judgement:
 
     decision: AnchorDecision
     policy_score: float
-    """Mean accuracy of the policy's prompts, 0-1; a refused prompt counts as 0."""
+    """Mean score of the policy's prompts, 0-1; a refused prompt counts as 0."""
     anchor_score: float
     """The same of the anchor's."""
 
@@ -125,7 +125,7 @@ class AnchorJudge:
         candidates = [*judged[Role.POLICY], *judged[Role.ANCHOR]]
         pool.add(candidates)
         policy, anchor = (
-            sum(c.accuracy or 0.0 for c in judged[role]) / len(judged[role]) for role in judged
+            sum(c.score or 0.0 for c in judged[role]) / len(judged[role]) for role in judged
         )
         return Judgement(decide(policy, anchor, config.anchor), policy, anchor), candidates
 
@@ -145,7 +145,7 @@ class AnchorJudge:
             prompt=prompt,
             fault=fault,
             reward=score.reward if score else self._config.reward.fault_reward,
-            accuracy=score.accuracy if score else None,
+            score=score.score if score else None,
             softmax_difference=score.softmax_difference if score else None,
             seed_reward=None,
         )

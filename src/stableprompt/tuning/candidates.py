@@ -24,12 +24,15 @@ class Candidate:
     """Why it was refused, or None."""
     reward: float
     """``fault_reward`` where it was refused."""
-    accuracy: float | None
-    """0-1; None where it was refused."""
+    score: float | None
+    """By the task's metric, 0-1; None where it was refused."""
     softmax_difference: float | None
-    """In [-1, 1]; None where it was refused."""
+    """In [-1, 1]; None where it was refused, and where answers are generated."""
     seed_reward: float | None
     """What the seed prompt earned on the same examples; None for anchor decisions."""
+
+
+_TUPLES = ("values", "predictions")  # JSON has lists
 
 
 class CandidatePool:
@@ -86,7 +89,7 @@ class CandidatePool:
         pool = cls()
         pool._gains = dict(state["gains"])
         pool.validated = {
-            prompt: PromptScore(**{**score, "correct": tuple(score["correct"])})
+            prompt: PromptScore(**{**score, **{n: tuple(score[n]) for n in _TUPLES}})
             for prompt, score in state["validated"].items()
         }
         pool.faults = dict(state["faults"])

@@ -65,9 +65,9 @@ class Collector:
 
     def query_ids(self, draw: Draw) -> torch.Tensor:
         """The meta-prompt of a draw, as the agent reads it, (Q,)."""
-        verbalizer = self._task.verbalizer
-        shown = [verbalizer.worded(example) for example in draw.demonstrations]
-        messages = self._meta_prompt.messages(self._task.seed_prompt, verbalizer.label_words, shown)
+        task = self._task
+        pairs = [(example.text, task.shown_answer(example)) for example in draw.demonstrations]
+        messages = self._meta_prompt.messages(task.seed_prompt, task.allowed_outputs, pairs)
         return self._agent.query_ids(messages)
 
     def collect(self, step: int) -> tuple[Rollout, list[Candidate]]:
@@ -117,7 +117,7 @@ class Collector:
                     prompt=prompt,
                     fault=fault,
                     reward=score.reward if score else self._config.reward.fault_reward,
-                    accuracy=score.accuracy if score else None,
+                    score=score.score if score else None,
                     softmax_difference=score.softmax_difference if score else None,
                     seed_reward=seed.reward,
                 )

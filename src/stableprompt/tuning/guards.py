@@ -1,10 +1,14 @@
 """Which prompts are refused before they cost a target call."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from stableprompt.config import GuardConfig
 from stableprompt.models.agent import AgentLLM, Responses
-from stableprompt.tasks.prompt_checks import CopyIndex, PromptFault, find_fault
+from stableprompt.tasks.example import TaskKind
+from stableprompt.tasks.placeholders import placeholders
+from stableprompt.tasks.prompt_checks import CopyIndex, LeakIndex, PromptFault, find_fault
+from stableprompt.tasks.task import Task
 
 
 class Guards:
@@ -13,26 +17,23 @@ class Guards:
     Args:
         config: Which checks are on.
         agent: Its base model gives the perplexity.
-        seed_prompt: What perplexity is measured against.
-        example_texts: Texts that must not be copied: those that the agent can be shown.
+        task: Its training examples must not be copied, its answers not be stated, the
+            placeholders of its seed prompt be kept; perplexity is measured against that prompt.
         special_tokens: Markup of agent and target.
     """
 
     def __init__(
-        self,
-        config: GuardConfig,
-        agent: AgentLLM,
-        seed_prompt: str,
-        example_texts: Sequence[str],
-        special_tokens: Sequence[str],
+        self, config: GuardConfig, agent: AgentLLM, task: Task, special_tokens: Sequence[str]
     ) -> None:
         self._config = config
         self._agent = agent
-        self._copies = CopyIndex(example_texts if config.reject_copies else ())
+        self._kept = placeholders(task.seed_prompt)
+        self._copies = CopyIndex(texts_not_to_copy(task) if config.reject_copies else ())
+        self._leaks = leaks_of(task) if config.reject_leaks else None
         self._special_tokens = tuple(special_tokens)
         self._perplexity_limit: float | None = None
         if config.max_perplexity_ratio is not None:
-            [seed_perplexity] = agent.perplexities([seed_prompt])
+            [seed_perplexity] = agent.perplexities([task.seed_prompt])
             self._perplexity_limit = config.max_perplexity_ratio * seed_perplexity
 
     def faults(self, responses: Responses) -> list[PromptFault | None]:
@@ -43,6 +44,8 @@ class Guards:
                 truncated=cut and self._config.reject_truncated,
                 example_texts=self._copies,
                 special_tokens=self._special_tokens,
+                kept=self._kept,
+                leaks=self._leaks,
             )
             for text, cut in zip(responses.texts, responses.truncated, strict=True)
         ]
@@ -55,3 +58,23 @@ class Guards:
             if not perplexity <= limit:  # not <=: a NaN is babble too
                 found[i] = PromptFault.BABBLE
         return found
+
+
+def texts_not_to_copy(task: Task) -> list[str]:
+    """Inputs, their fields, and references of the training examples.
+
+    A reference that several examples share is no example's own: it names what may be answered.
+    """
+    texts = [text for e in task.train for text in (e.text, *e.fields.values())]
+    if task.kind is TaskKind.GENERATION:
+        counts = Counter(answer for example in task.train for answer in example.answers)
+        texts += [answer for answer, count in counts.items() if count == 1]
+    return texts
+
+
+def leaks_of(task: Task) -> LeakIndex:
+    """The answers that a prompt must not state."""
+    if task.kind is TaskKind.GENERATION:
+        return LeakIndex((a for e in task.train for a in e.answers), closed=False)
+    words = (word for example in task.train for word in task.answer_words(example))
+    return LeakIndex(dict.fromkeys(words), closed=True)

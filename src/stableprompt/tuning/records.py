@@ -1,9 +1,14 @@
 """What a run says about itself: a record a step while it runs, and the result."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from stableprompt.errors import ConfigError
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.formats import InputFormat
+from stableprompt.tasks.placeholders import WHOLE_INPUT, placeholders
 from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import Message, TargetTemplate
 
@@ -18,8 +23,8 @@ class StepRecord:
     best_reward: float
     seed_reward: float | None
     """The seed prompt's, on the same examples."""
-    mean_accuracy: float | None
-    """Of the prompts that were not refused, 0-1; None where all were."""
+    mean_score: float | None
+    """Of the prompts that were not refused, by the task's metric, 0-1; None where all were."""
     faults: dict[str, int]
     """Refused prompts of the step by reason."""
     update: dict[str, float] | None
@@ -38,6 +43,9 @@ class TuneResult:
     """The prompt, and what is known of it."""
 
     prompt: str
+    """Exactly as scored, with the demonstrations in it, if there are some."""
+    instruction: str
+    """The prompt without them."""
     seed_prompt: str
     method: str
     seed: int
@@ -50,8 +58,9 @@ class TuneResult:
     validation: Estimate
     """What the prompt was chosen by; optimistic for that reason."""
     seed_validation: Estimate
-    majority_share: float
-    """Accuracy on test of always answering the most frequent label, 0-1."""
+    trivial_score: float | None
+    """Score on test of the best answer that is the same for every example, 0-1; for accuracy the
+    share of the most frequent label. None for a judge and for a metric of the user's own."""
     target_calls: int
     cost: dict[str, Any]
     """The ledger: calls and tokens by purpose."""
@@ -62,7 +71,9 @@ class TuneResult:
     setting: dict[str, Any]
     """Task, models and versions."""
     template: TargetTemplate
-    """How prompt and text become the target's messages."""
+    """How prompt and input become the target's messages."""
+    layout: InputFormat
+    """How the fields of an example become the input."""
     run_dir: Path = field(compare=False)
 
     @property
@@ -71,19 +82,54 @@ class TuneResult:
         return self.prompt != self.seed_prompt and self.paired.difference > 0
 
     @property
-    def messages(self) -> list[Message]:
-        """The chat messages exactly as scored, with ``{text}`` where the input stands."""
-        return self.template.messages(self.prompt, "{text}")
+    def flagged(self) -> bool:
+        """Whether the score on test is at or near the trivial score: not below its interval."""
+        return self.trivial_score is not None and self.test.low <= self.trivial_score
 
-    def messages_for(self, text: str) -> list[Message]:
-        """The chat messages for one input."""
-        return self.template.messages(self.prompt, text)
+    @property
+    def messages(self) -> list[Message]:
+        """The chat messages exactly as scored, with placeholders where the input stands."""
+        names = placeholders(self.layout.layout)
+        holders = {name: f"{{{name}}}" for name in (*names, WHOLE_INPUT)}
+        example = Example(holders[WHOLE_INPUT], "", fields=holders)
+        return self.template.messages(self.prompt, example)
+
+    def messages_for(self, given: str | Mapping[str, Any]) -> list[Message]:
+        """The chat messages for one input.
+
+        Args:
+            given: The input; or its fields by name, ``choices`` being a list.
+
+        Raises:
+            ConfigError: fields are missing, or an input of several was given as one text to a
+                prompt that places them one by one.
+        """
+        names = placeholders(self.layout.layout)
+        fields: dict[str, str] = {}
+        if isinstance(given, str):
+            text = given
+            if len(names) == 1:
+                fields = dict.fromkeys(names, given)
+        else:
+            fields = {
+                name: value if isinstance(value, str) else self.layout.choice_list(value)
+                for name, value in given.items()
+            }
+            text = self.layout.text(fields)
+        needed = names if not isinstance(given, str) else names & placeholders(self.prompt)
+        missing = sorted(needed - fields.keys())
+        if missing:
+            raise ConfigError(
+                f"the input has no field {missing[0]!r}; give a mapping with {sorted(names)}"
+            )
+        return self.template.messages(self.prompt, Example(text, "", fields=fields))
 
     def to_dict(self) -> dict[str, Any]:
         """For ``result.json``: no times and no paths, so that equal runs give equal bytes."""
         content = asdict(self)
         del content["run_dir"]
-        return {**content, "improved": self.improved, "messages": self.messages}
+        told = {"improved": self.improved, "flagged": self.flagged, "messages": self.messages}
+        return {**content, **told}
 
 
 class Observer(Protocol):

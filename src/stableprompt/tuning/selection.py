@@ -1,17 +1,16 @@
 """After the loop: choose the prompt on validation, then read the test split once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stableprompt.config import TuneConfig
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
-from stableprompt.tasks.statistics import (
-    Estimate,
-    PairedComparison,
-    accuracy_estimate,
-    paired_comparison,
-)
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.statistics import Estimate, PairedComparison, estimate, paired
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.candidates import CandidatePool
+from stableprompt.tuning.demonstrations import draw_demonstrations
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +18,8 @@ class Selection:
     """The chosen prompt with its validation score, and the seed prompt's."""
 
     prompt: str
+    instruction: str
+    """The prompt without the demonstrations, if it has some."""
     validation: Estimate
     seed_validation: Estimate
     num_compared: int
@@ -34,34 +35,46 @@ class TestFigures:
     paired: PairedComparison
 
 
-def select(pool: CandidatePool, task: Task, scorer: Scorer, num_finalists: int) -> Selection:
+def select(pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) -> Selection:
     """Score the finalists again on the whole validation split and take the best.
 
     The seed prompt is one of them, so the result is never worse than it on validation; where
-    scores are equal it stays, and between others the larger softmax difference decides.
+    scores are equal it stays, and between others the larger softmax difference decides. Then
+    demonstrations are tried with the best one, where they are asked for; they must be better.
 
     Args:
         pool: What was seen.
         task: Gives the validation split and the seed prompt.
         scorer: Scores on it.
-        num_finalists: How many of the leaderboard are scored again.
+        config: How many of the leaderboard are scored again, and which demonstrations are tried.
     """
-    seed_prompt = task.seed_prompt
-    finalists = list(dict.fromkeys([seed_prompt, *pool.leaderboard(num_finalists)]))
-    for prompt in finalists:
-        if prompt not in pool.validated:
-            pool.validated[prompt] = scorer.score(prompt, task.validation, Purpose.VALIDATION)
+    validated = pool.validated
+    finalists = [task.seed_prompt, *pool.leaderboard(config.selection.num_finalists)]
+    for prompt in dict.fromkeys(finalists):
+        if prompt not in validated:
+            validated[prompt] = scorer.score(prompt, task.validation, Purpose.VALIDATION)
 
     def rank(prompt: str) -> tuple[float, bool, float, str]:
-        score = pool.validated[prompt]
-        return (-score.accuracy, prompt != seed_prompt, -score.softmax_difference, prompt)
+        score = validated[prompt]
+        return (
+            -score.score,
+            prompt != task.seed_prompt,
+            -(score.softmax_difference or 0.0),
+            prompt,
+        )
 
-    best = min(pool.validated, key=rank)
+    best = instruction = min(validated, key=rank)
+    for prompt in draw_demonstrations(instruction, task, config):
+        if prompt not in validated and scorer.fits(prompt, (*task.validation, *task.test)):
+            validated[prompt] = scorer.score(prompt, task.validation, Purpose.VALIDATION)
+            if validated[prompt].score > validated[best].score:
+                best = prompt
     return Selection(
         best,
-        _estimate(pool.validated[best]),
-        _estimate(pool.validated[seed_prompt]),
-        len(pool.validated),
+        instruction,
+        estimate_of(task, task.validation, validated[best], seed=config.seed),
+        estimate_of(task, task.validation, validated[task.seed_prompt], seed=config.seed),
+        len(validated),
     )
 
 
@@ -79,11 +92,14 @@ def read_test(task: Task, scorer: Scorer, prompt: str, *, seed: int) -> TestFigu
     if prompt != task.seed_prompt:
         score = scorer.score(prompt, task.test, Purpose.TEST)
     return TestFigures(
-        test=_estimate(score),
-        seed_test=_estimate(seed_score),
-        paired=paired_comparison(seed_score.correct, score.correct, seed=seed),
+        test=estimate_of(task, task.test, score, seed=seed),
+        seed_test=estimate_of(task, task.test, seed_score, seed=seed),
+        paired=paired(task.metric, task.test, seed_score, score, seed=seed),
     )
 
 
-def _estimate(score: PromptScore) -> Estimate:
-    return accuracy_estimate(score.correct)
+def estimate_of(
+    task: Task, examples: Sequence[Example], score: PromptScore, *, seed: int
+) -> Estimate:
+    """The score with its interval."""
+    return estimate(task.metric, examples, score.predictions, score.values, seed=seed)

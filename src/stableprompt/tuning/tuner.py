@@ -104,14 +104,14 @@ class Tuner:
         judgement: Judgement | None,
         started: float,
     ) -> StepRecord:
-        accuracies = [c.accuracy for c in candidates if c.accuracy is not None]
+        scores = [c.score for c in candidates if c.score is not None]
         leaders = self._pool.leaderboard(1)
         return StepRecord(
             step=step,
             mean_reward=sum(c.reward for c in candidates) / len(candidates),
             best_reward=max(c.reward for c in candidates),
             seed_reward=candidates[0].seed_reward,
-            mean_accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
+            mean_score=sum(scores) / len(scores) if scores else None,
             faults=dict(Counter(c.fault for c in candidates if c.fault is not None)),
             update=asdict(stats) if stats else None,
             anchor=asdict(judgement) if judgement else None,
@@ -152,11 +152,12 @@ class Tuner:
         """Select on validation, then read the test split, then write the result."""
         task, config, pool = self._task, self._config, self._pool
         self._observer.on_phase("choosing the prompt on validation")
-        selection = select(pool, task, self._scorer, config.selection.num_finalists)
+        selection = select(pool, task, self._scorer, config)
         self._observer.on_phase("reading the test split, once")
         figures = read_test(task, self._scorer, selection.prompt, seed=config.seed)
         result = TuneResult(
             prompt=selection.prompt,
+            instruction=selection.instruction,
             seed_prompt=task.seed_prompt,
             method=config.method,
             seed=config.seed,
@@ -165,7 +166,7 @@ class Tuner:
             paired=figures.paired,
             validation=selection.validation,
             seed_validation=selection.seed_validation,
-            majority_share=task.majority_share("test"),
+            trivial_score=task.trivial_score("test"),
             target_calls=self._scorer.ledger.total_calls,
             cost=self._scorer.ledger.to_dict(),
             candidates={
@@ -176,6 +177,7 @@ class Tuner:
             anchor_decisions=dict(sorted(self._decisions.items())),
             setting=setting,
             template=self._scorer.template,
+            layout=task.layout,
             run_dir=self._folder.path,
         )
         self._folder.write_text(BEST_PROMPT, result.prompt + "\n")

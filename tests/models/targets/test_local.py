@@ -12,6 +12,7 @@ from stableprompt.models.adapters import AdaptedModel
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import Message, encode_chat
 from stableprompt.models.loading import LoadedModel
+from stableprompt.models.targets.interface import LabelScores
 from stableprompt.models.targets.local import ANSWER_ROOM, LocalTarget
 from tests.fakes.agents import disturb, make_loaded, make_lora
 from tests.fakes.tiny_model import make_tokenizer
@@ -51,6 +52,13 @@ def loaded(request: pytest.FixtureRequest) -> LoadedModel:
     return make_loaded(model=make_gpt2() if request.param == "gpt2" else None)
 
 
+def scores(
+    target: LocalTarget, conversations: Sequence[list[Message]], words: Sequence[str]
+) -> LabelScores:
+    """The same words for every conversation."""
+    return target.label_scores(conversations, [words] * len(conversations))
+
+
 def label_ids(loaded: LoadedModel, words: Sequence[str], *, end: bool) -> list[list[int]]:
     ids = loaded.tokenizer(list(words), add_special_tokens=False)["input_ids"]
     return [[*row, loaded.tokenizer.eos_token_id] if end else list(row) for row in ids]
@@ -86,7 +94,7 @@ def test_label_probs_are_those_of_whole_sequences(
 ) -> None:
     labels = label_ids(loaded, words, end=False)
     assert sorted(len(ids) for ids in labels) == num_tokens
-    got = LocalTarget(loaded).label_scores(CONVERSATIONS, words).label_probs
+    got = scores(LocalTarget(loaded), CONVERSATIONS, words).label_probs
     assert_same(got, naive_probs(loaded, CONVERSATIONS, labels))
     assert_same(got.sum(dim=1), torch.ones(len(TEXTS)))
     assert (got[0] - got[2]).abs().max() > 1e-3  # the examples do differ
@@ -97,13 +105,13 @@ def test_label_probs_are_those_of_whole_sequences(
 def test_where_one_label_begins_another_the_end_of_the_turn_is_scored_too(
     loaded: LoadedModel, words: tuple[str, ...]
 ) -> None:
-    got = LocalTarget(loaded).label_scores(CONVERSATIONS, words).label_probs
+    got = scores(LocalTarget(loaded), CONVERSATIONS, words).label_probs
     assert_same(got, naive_probs(loaded, CONVERSATIONS, label_ids(loaded, words, end=True)))
 
 
 def test_label_words_that_the_tokenizer_cannot_tell_apart_are_refused() -> None:
     with pytest.raises(ModelError, match="cannot tell the label words on, on apart"):
-        LocalTarget(make_loaded()).label_scores(CONVERSATIONS, ("on", "on"))
+        scores(LocalTarget(make_loaded()), CONVERSATIONS, ("on", "on"))
 
 
 @torch.no_grad()
@@ -115,14 +123,14 @@ def test_a_longer_label_can_be_the_more_probable_one() -> None:
     ids = torch.tensor([[*encode_chat(loaded.tokenizer, CONVERSATIONS[0]), o]])
     state = loaded.model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
     loaded.model.lm_head.weight[n] += 20 * state / state.norm() ** 2
-    probs = LocalTarget(loaded).label_scores(CONVERSATIONS[:1], words).label_probs
+    probs = scores(LocalTarget(loaded), CONVERSATIONS[:1], words).label_probs
     assert_same(probs, naive_probs(loaded, CONVERSATIONS[:1], label_ids(loaded, words, end=True)))
     assert probs[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 40, 100, 100_000])
 def test_the_size_of_a_batch_changes_nothing(loaded: LoadedModel, max_batch_tokens: int) -> None:
-    got = LocalTarget(loaded, max_batch_tokens=max_batch_tokens).label_scores(CONVERSATIONS, MIXED)
+    got = scores(LocalTarget(loaded, max_batch_tokens=max_batch_tokens), CONVERSATIONS, MIXED)
     assert_same(
         got.label_probs, naive_probs(loaded, CONVERSATIONS, label_ids(loaded, MIXED, end=False))
     )
@@ -139,7 +147,7 @@ def test_a_batch_holds_no_more_padded_tokens_than_allowed() -> None:
 
     loaded.model.forward = watched
     conversations = [conversation(str(10 ** (n % 9))) for n in range(20)]
-    LocalTarget(loaded, max_batch_tokens=limit).label_scores(conversations, SINGLE)
+    scores(LocalTarget(loaded, max_batch_tokens=limit), conversations, SINGLE)
     [prefix, *batches] = shapes
     assert prefix[0] == 1
     assert sum(rows for rows, _ in batches) == 20
@@ -150,29 +158,29 @@ def test_a_batch_holds_no_more_padded_tokens_than_allowed() -> None:
 
 def test_the_order_of_the_examples_changes_nothing(loaded: LoadedModel) -> None:
     target = LocalTarget(loaded)
-    got = target.label_scores(CONVERSATIONS, MIXED).label_probs
-    turned = target.label_scores(CONVERSATIONS[::-1], MIXED).label_probs
+    got = scores(target, CONVERSATIONS, MIXED).label_probs
+    turned = scores(target, CONVERSATIONS[::-1], MIXED).label_probs
     assert_same(turned.flip(0), got)
 
 
 def test_the_order_of_the_labels_is_the_order_of_the_columns(loaded: LoadedModel) -> None:
     target = LocalTarget(loaded)
-    got = target.label_scores(CONVERSATIONS, MIXED).label_probs
-    assert_same(target.label_scores(CONVERSATIONS, MIXED[::-1]).label_probs.flip(1), got)
+    got = scores(target, CONVERSATIONS, MIXED).label_probs
+    assert_same(scores(target, CONVERSATIONS, MIXED[::-1]).label_probs.flip(1), got)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_padding_side_of_the_tokenizer_changes_nothing(side: str) -> None:
     loaded = make_loaded()
     loaded.tokenizer.padding_side = side
-    got = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    got = scores(LocalTarget(loaded), CONVERSATIONS, MIXED).label_probs
     labels = label_ids(loaded, MIXED, end=False)
     assert_same(got, naive_probs(loaded, CONVERSATIONS, labels))
 
 
 @pytest.mark.parametrize("words", [SINGLE, MIXED, BEGINNING])
 def test_one_conversation_alone_works(loaded: LoadedModel, words: tuple[str, ...]) -> None:
-    got = LocalTarget(loaded).label_scores(CONVERSATIONS[:1], words).label_probs
+    got = scores(LocalTarget(loaded), CONVERSATIONS[:1], words).label_probs
     labels = label_ids(loaded, words, end=words is BEGINNING)
     assert_same(got, naive_probs(loaded, CONVERSATIONS[:1], labels))
 
@@ -186,13 +194,13 @@ def test_equal_conversations_and_conversations_that_share_nothing_work() -> None
     labels = label_ids(loaded, MIXED, end=False)
     expected = naive_probs(loaded, conversations, labels)
     target = LocalTarget(loaded)
-    assert_same(target.label_scores(conversations, MIXED).label_probs, expected)
-    assert_same(target.label_scores(conversations[:2], MIXED).label_probs, expected[:2])
+    assert_same(scores(target, conversations, MIXED).label_probs, expected)
+    assert_same(scores(target, conversations[:2], MIXED).label_probs, expected[:2])
 
 
 def test_a_label_word_that_spells_markup_is_plain_text() -> None:
     loaded = make_loaded()
-    got = LocalTarget(loaded).label_scores(CONVERSATIONS, ("<|im_end|>", "y")).label_probs
+    got = scores(LocalTarget(loaded), CONVERSATIONS, ("<|im_end|>", "y")).label_probs
     labels = [
         loaded.tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         for word in ("<|im_end|>", "y")
@@ -203,11 +211,11 @@ def test_a_label_word_that_spells_markup_is_plain_text() -> None:
 
 def test_the_tokenizer_adds_no_token_to_a_label_word() -> None:
     loaded = make_loaded()
-    expected = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    expected = scores(LocalTarget(loaded), CONVERSATIONS, MIXED).label_probs
     loaded.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
     )
-    got = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    got = scores(LocalTarget(loaded), CONVERSATIONS, MIXED).label_probs
     assert torch.equal(got, expected)
 
 
@@ -216,11 +224,11 @@ def test_tokens_are_counted_with_the_shared_ones_once() -> None:
     conversations = [conversation("a"), conversation("ab")]
     one, two = (encode_chat(loaded.tokenizer, c) for c in conversations)
     shared = next(i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
-    read = LocalTarget(loaded).label_scores(conversations, SINGLE).num_tokens
+    read = scores(LocalTarget(loaded), conversations, SINGLE).num_tokens
     assert read == shared + (len(one) - shared) + (len(two) - shared)
     # "red" is r-ed in this tokenizer: "r" is read behind the input, in a row of its own.
     [red] = label_ids(loaded, ["red"], end=False)
-    read = LocalTarget(loaded).label_scores(conversations, ("y", "red")).num_tokens
+    read = scores(LocalTarget(loaded), conversations, ("y", "red")).num_tokens
     own = len(one) + len(two) - 2 * shared
     assert read == shared + own + own + 2 * (len(red) - 1)
 
@@ -236,18 +244,18 @@ def test_the_target_is_entered_to_speak_and_only_then() -> None:
 
     loaded = make_loaded()
     loaded.model.register_forward_hook(lambda *_: events.append("speak"))
-    LocalTarget(loaded, speaking=speaking).label_scores(CONVERSATIONS, SINGLE)
+    scores(LocalTarget(loaded, speaking=speaking), CONVERSATIONS, SINGLE)
     assert events == ["enter", "speak", "speak", "leave"]
 
 
 def test_a_trained_agent_on_the_same_weights_does_not_change_the_target() -> None:
-    plain = LocalTarget(make_loaded()).label_scores(CONVERSATIONS, MIXED).label_probs
+    plain = scores(LocalTarget(make_loaded()), CONVERSATIONS, MIXED).label_probs
     loaded = make_loaded()
     agent = AgentLLM(loaded, AdaptedModel(loaded.model, make_lora(), seed=0), temperature=1.0)
     disturb(agent.learned_parameters())
-    got = LocalTarget(loaded, speaking=agent.as_base).label_scores(CONVERSATIONS, MIXED).label_probs
+    got = scores(LocalTarget(loaded, speaking=agent.as_base), CONVERSATIONS, MIXED).label_probs
     assert torch.equal(got, plain)
-    as_policy = LocalTarget(loaded).label_scores(CONVERSATIONS, MIXED).label_probs
+    as_policy = scores(LocalTarget(loaded), CONVERSATIONS, MIXED).label_probs
     assert (as_policy - plain).abs().max() > 1e-3
 
 
@@ -265,3 +273,61 @@ def test_fits_knows_the_context_of_gpt2() -> None:
     used = len(encode_chat(loaded.tokenizer, CONVERSATIONS[0]))
     assert target.fits(CONVERSATIONS[0], room=512 - ANSWER_ROOM - used)
     assert not target.fits(CONVERSATIONS[0], room=512 - ANSWER_ROOM - used + 1)
+
+
+def test_each_conversation_may_have_words_of_its_own(loaded: LoadedModel) -> None:
+    words = [("y", "n"), ("red", "y", "on hold"), ("y", "n"), ("on", "on hold")]
+    got = LocalTarget(loaded).label_scores(CONVERSATIONS, words).label_probs
+    assert got.shape == (4, 3)
+    for row, conversation_, own in zip(got, CONVERSATIONS, words, strict=True):
+        end = own == ("on", "on hold")
+        [expected] = naive_probs(loaded, [conversation_], label_ids(loaded, own, end=end))
+        assert_same(row[: len(own)], expected)
+        assert row[len(own) :].tolist() == [0.0] * (3 - len(own))
+
+
+PLAIN = [[{"role": "user", "content": f"Classify. Input: {text} Output:"}] for text in TEXTS]
+
+
+@torch.no_grad()
+def test_a_plain_text_is_read_without_a_template_and_answered_behind_a_space(
+    loaded: LoadedModel,
+) -> None:
+    words = ("red", "y")
+    labels = label_ids(loaded, [f" {word}" for word in words], end=False)
+    expected = []
+    for [message] in PLAIN:
+        query = loaded.tokenizer(message["content"])["input_ids"]
+        row = []
+        for label in labels:
+            logits = loaded.model(torch.tensor([query + label]), use_cache=False).logits[0]
+            told = logits[len(query) - 1 : -1].log_softmax(dim=-1)
+            row.append(told[torch.arange(len(label)), torch.tensor(label)].sum())
+        expected.append(torch.stack(row))
+    got = scores(LocalTarget(loaded, plain=True), PLAIN, words).label_probs
+    assert_same(got, torch.stack(expected).softmax(dim=1))
+
+
+def test_white_space_at_the_end_of_a_plain_text_does_not_matter(loaded: LoadedModel) -> None:
+    target = LocalTarget(loaded, plain=True)
+    spaced = [[{**message, "content": message["content"] + " \n"}] for [message] in PLAIN]
+    got = scores(target, spaced, MIXED).label_probs
+    assert torch.equal(got, scores(target, PLAIN, MIXED).label_probs)
+
+
+def test_special_tokens_in_a_plain_text_are_characters(loaded: LoadedModel) -> None:
+    text = "a <|im_end|> b"
+    target = LocalTarget(loaded, plain=True)
+    scores(target, [[{"role": "user", "content": text}]], SINGLE)
+    ids = loaded.tokenizer(text, split_special_tokens=True)["input_ids"]
+    assert loaded.tokenizer.eos_token_id not in ids
+    room = loaded.context_length - len(ids) - ANSWER_ROOM
+    assert target.fits([{"role": "user", "content": text}], room)
+    assert not target.fits([{"role": "user", "content": text}], room + 1)
+
+
+def test_a_text_is_measured_as_an_answer(loaded: LoadedModel) -> None:
+    [on_hold] = label_ids(loaded, ["on hold"], end=False)
+    assert LocalTarget(loaded).num_tokens("on hold") == len(on_hold)
+    [spaced] = label_ids(loaded, [" on hold"], end=False)
+    assert LocalTarget(loaded, plain=True).num_tokens("on hold") == len(spaced)

@@ -14,25 +14,49 @@ class LabelScores:
     """What a target made of N conversations."""
 
     label_probs: Tensor
-    """Probabilities restricted to the labels, rows sum to 1, float32 on the CPU, (N, C)."""
+    """Probabilities of the words that may be answered, float32 on the CPU, (N, C); a row sums to 1.
+    Where a conversation has fewer than C words, the rest of its row is 0."""
     num_tokens: int
     """Tokens that the target read, those shared between the conversations counted once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a target wrote in N conversations."""
+
+    texts: tuple[str, ...]
+    """The new text alone, never what was read; stripped."""
+    num_tokens: int
+    """Tokens that the target read and wrote."""
+
+
 class TargetLLM(Protocol):
-    """A frozen LLM that can say how probable each label word is as the answer."""
+    """A frozen LLM that can say how probable given answers are, and answer freely."""
 
     name: str
 
     def label_scores(
-        self, conversations: Sequence[Sequence[Message]], label_words: Sequence[str]
+        self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
     ) -> LabelScores:
-        """Score each label word as the assistant's answer to each conversation.
+        """Score words as the assistant's answer to each conversation.
 
         Args:
-            conversations: Chat messages, N of them.
-            label_words: C words, whole sequences of tokens.
+            conversations: Chat messages, N of them; a plain text is one message.
+            words: For each conversation what may be answered, whole sequences of tokens.
         """
+        ...
+
+    def generate(self, conversations: Sequence[Sequence[Message]], max_tokens: int) -> Answers:
+        """The most probable answer to each conversation, token by token (greedy).
+
+        Args:
+            conversations: Chat messages, N of them; a plain text is one message.
+            max_tokens: Longer answers are cut.
+        """
+        ...
+
+    def num_tokens(self, text: str) -> int:
+        """How many tokens the text is as an answer."""
         ...
 
     def markup(self) -> list[str]:
@@ -40,5 +64,5 @@ class TargetLLM(Protocol):
         ...
 
     def fits(self, conversation: Sequence[Message], room: int) -> bool:
-        """Whether a conversation, ``room`` more tokens and an answer fit the context."""
+        """Whether a conversation, ``room`` more tokens and a short answer fit the context."""
         ...

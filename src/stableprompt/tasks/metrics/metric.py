@@ -17,9 +17,9 @@ class Metric:
 
     Attributes:
         name: As in settings and results.
-        value: What one prediction is worth. Predictions are label words of a classification
-            task, choices of a multiple-choice task, or generated text; "" where the target gave
-            no answer or a tie.
+        value: What one prediction is worth. Predictions are labels of a classification task
+            (not their words), choices of a multiple-choice task, or generated text; "" where the
+            target gave no answer or a tie.
         kinds: The kinds of task that it can score.
         together: For a metric that is no mean over examples (macro F1, say): the score of all
             predictions together. None: the score is the mean of the values.

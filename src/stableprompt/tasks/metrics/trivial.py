@@ -1,0 +1,45 @@
+"""What a prompt must beat: the score of the same answer to every example."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.metrics.metric import Metric
+
+MOST_REFERENCES: Final = 20
+MOST_CHOICES: Final = 100
+
+
+def trivial_score(metric: Metric, examples: Sequence[Example], labels: Sequence[str] = ()) -> float:
+    """The score of the best constant answer.
+
+    Tried are the labels if there are any; else the choices, at most the 100 that are right most
+    often (enough for accuracy, whose best constant is the first of them); else the 20 most
+    frequent references. Ties go by first appearance.
+
+    Args:
+        metric: What the answers are scored by.
+        examples: The examples that all get the same answer.
+        labels: The labels of a classification task.
+
+    Raises:
+        ValueError: there are no examples.
+    """
+    if not examples:
+        raise ValueError("a score on 0 examples is undefined: give at least one")
+    constants = labels or _choices(examples) or _references(examples)
+    return max(metric.score(examples, [constant] * len(examples)) for constant in constants)
+
+
+def _choices(examples: Sequence[Example]) -> list[str]:
+    times_right = Counter({choice: 0 for example in examples for choice in example.choices})
+    times_right.update(
+        answer for example in examples if example.choices for answer in set(example.answers)
+    )
+    return [choice for choice, _ in times_right.most_common(MOST_CHOICES)]
+
+
+def _references(examples: Sequence[Example]) -> list[str]:
+    counts = Counter(answer for example in examples for answer in dict.fromkeys(example.answers))
+    return [reference for reference, _ in counts.most_common(MOST_REFERENCES)]

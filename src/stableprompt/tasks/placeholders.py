@@ -1,0 +1,30 @@
+"""Placeholders in prompts and layouts: ``{name}`` or ``{{ name }}``, filled in one pass.
+
+What is put in is never searched again: braces inside a text mean nothing. A name that is not
+known stays as it is written, so that a prompt may carry variables of the user's own.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+# Letters first: {"json": 1}, {0} and {} are no placeholders.
+_NAME = r"[^\W\d][\w .\-]*"
+_PLACEHOLDER: Final = re.compile(rf"\{{\{{\s*({_NAME}?)\s*\}}\}}|\{{({_NAME})\}}")
+
+WHOLE_INPUT: Final = "text"
+"""The placeholder for the whole input, in every task."""
+
+
+def placeholders(text: str) -> frozenset[str]:
+    """The names of all placeholders in the text."""
+    return frozenset(_name(match) for match in _PLACEHOLDER.finditer(text))
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """The text with the value in place of each placeholder whose name is known."""
+    return _PLACEHOLDER.sub(lambda match: values.get(_name(match), match.group()), text)
+
+
+def _name(match: re.Match[str]) -> str:
+    return match.group(1) or match.group(2)

@@ -1,0 +1,78 @@
+import pytest
+
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.metrics.custom import custom_metric
+from stableprompt.tasks.metrics.registry import METRICS
+from stableprompt.tasks.metrics.trivial import trivial_score
+
+
+def labelled(*labels: str) -> list[Example]:
+    return [Example("text", label) for label in labels]
+
+
+def test_for_accuracy_it_is_the_share_of_the_most_frequent_label() -> None:
+    examples = labelled("a", "b", "b", "c", "b")
+    assert trivial_score(METRICS["accuracy"], examples, ["a", "b", "c"]) == 3 / 5
+
+
+def test_metrics_that_weigh_labels_alike_get_nothing_from_the_majority() -> None:
+    examples, labels = labelled("a", "b", "b", "b"), ["a", "b"]
+    assert trivial_score(METRICS["balanced_accuracy"], examples, labels) == 1 / 2
+    # Always b: F1 of b is 2·3/(3 + 4), of a 0.
+    assert trivial_score(METRICS["macro_f1"], examples, labels) == pytest.approx(3 / 7)
+
+
+def test_only_the_given_labels_are_tried() -> None:
+    assert trivial_score(METRICS["accuracy"], labelled("a", "b", "b"), ["a"]) == 1 / 3
+
+
+def test_a_choice_that_an_example_does_not_have_is_wrong_there() -> None:
+    examples = [
+        Example("1", "red", choices=("red", "blue")),
+        Example("2", "red", choices=("red", "green")),
+        Example("3", "six", choices=("five", "six")),
+    ]
+    assert trivial_score(METRICS["accuracy"], examples) == 2 / 3
+
+
+def test_choices_that_are_never_right_are_tried_too() -> None:
+    examples = [Example("1", "red", choices=("red", "blue"))]
+    likes_blue = custom_metric(lambda example, prediction: prediction == "blue")
+    assert trivial_score(likes_blue, examples) == 1
+
+
+def test_of_very_many_choices_those_that_are_right_most_often_are_tried() -> None:
+    examples = [
+        Example(str(i), f"right {i}", choices=(f"wrong {i}", f"right {i}")) for i in range(300)
+    ]
+    examples += [Example("last", "right 299", choices=("right 299", "wrong"))]
+    assert trivial_score(METRICS["accuracy"], examples) == 2 / 301
+
+
+def test_generated_text_is_tried_with_the_references_themselves() -> None:
+    examples = labelled("the red fox", "a red cow", "blue")
+    # "the red fox": 1, 2·1/(2 + 2), 0; "a red cow" the same; "blue" 1/3.
+    assert trivial_score(METRICS["token_f1"], examples) == pytest.approx(0.5)
+    # "red fox" is right for the first and the third: further references count.
+    more = [Example("1", "x", ("red fox",)), Example("2", "y"), Example("3", "red fox")]
+    assert trivial_score(METRICS["exact_match"], more) == 2 / 3
+
+
+def test_the_20_most_frequent_references_are_tried_ties_in_order() -> None:
+    tried: list[str] = []
+
+    def remember(example: Example, prediction: str) -> float:
+        if prediction not in tried:
+            tried.append(prediction)
+        return 0.0
+
+    examples = labelled(*(f"r{i}" for i in range(30)), "r29", "r25")
+    examples.append(Example("text", "r7", others=("r7", "r7")))  # counts once
+    trivial_score(custom_metric(remember), examples)
+    first = [f"r{i}" for i in range(30) if i not in (7, 25, 29)]
+    assert tried == ["r7", "r25", "r29", *first[:17]]
+
+
+def test_no_examples() -> None:
+    with pytest.raises(ValueError, match="score on 0 examples"):
+        trivial_score(METRICS["accuracy"], [], ["a"])

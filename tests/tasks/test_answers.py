@@ -1,0 +1,122 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stableprompt.errors import DataError
+from stableprompt.tasks.answers import choices_of, references_of, right_choices
+
+COLOURS = ["red", "green", "blue"]
+HUB = {"text": ["red", "green"], "label": ["P", "Q"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "references"),
+    [
+        ("Paris", ["Paris"]),
+        (" Paris ", ["Paris"]),
+        (["six", "6", "six "], ["six", "6"]),
+        (("a", None, ""), ["a"]),
+        (np.array(["a", "b"]), ["a", "b"]),
+        ('["a", "b"]', ["a", "b"]),  # a cell of a CSV file
+        ("[1, 2]", ["[1, 2]"]),  # the answer itself
+        ("[a", ["[a"]),
+        (6, ["6"]),
+        (6.0, ["6"]),
+        (0.5, ["0.5"]),
+        (np.int64(6), ["6"]),
+        (None, []),
+        (float("nan"), []),
+        ("", []),
+        ([], []),
+    ],
+)
+def test_references(value: Any, references: list[str]) -> None:
+    assert references_of(value, "row 1") == references
+
+
+def test_a_reference_of_another_kind() -> None:
+    with pytest.raises(DataError, match=r"the answer in row 4 is \"\{'a': 1\}\" \(dict\)"):
+        references_of({"a": 1}, "row 4")
+
+
+@pytest.mark.parametrize(
+    ("value", "choices"),
+    [
+        (COLOURS, COLOURS),
+        (["red", " green ", "red"], ["red", "green"]),
+        ("red|green | blue", COLOURS),
+        ('["red", "green|blue"]', ["red", "green|blue"]),
+        (HUB, ["red", "green"]),
+        ([1, 2.0, 0.5], ["1", "2", "0.5"]),
+        (np.array(["a", "b"]), ["a", "b"]),
+    ],
+)
+def test_choices(value: Any, choices: list[str]) -> None:
+    assert choices_of(value, "row 1") == choices
+
+
+@pytest.mark.parametrize("value", ["red", [], ["a"], ["a", "a"], ["a", ""], ["a", None], None])
+def test_too_few_choices(value: Any) -> None:
+    with pytest.raises(DataError, match=r"the choices in row 7 are .*: write a list of 2 to 26"):
+        choices_of(value, "row 7")
+
+
+def test_more_choices_than_letters() -> None:
+    assert len(choices_of([str(i) for i in range(26)], "row 1")) == 26
+    with pytest.raises(DataError, match="2 to 26"):
+        choices_of([str(i) for i in range(27)], "row 1")
+
+
+@pytest.mark.parametrize(
+    ("value", "cell", "right"),
+    [
+        ("green", COLOURS, ["green"]),
+        (0, COLOURS, ["red"]),
+        ("2", COLOURS, ["blue"]),  # a CSV file has no numbers
+        (np.int64(1), COLOURS, ["green"]),
+        ("B", COLOURS, ["green"]),
+        ("Q", HUB, ["green"]),  # as the data set calls them
+        ([0, "blue"], COLOURS, ["red", "blue"]),
+        ("A", ["B", "A"], ["A"]),  # the text of a choice goes before a letter
+        ("1", ["2", "1"], ["1"]),  # and before a number
+        (2, ["red", "red", "blue"], ["blue"]),  # counted as the data count
+        ("C", ["red", "red", "blue"], ["blue"]),
+        (None, COLOURS, []),
+        ("", COLOURS, []),
+        ([], COLOURS, []),
+    ],
+)
+def test_right_choices(value: Any, cell: Any, right: list[str]) -> None:
+    assert right_choices(value, cell, "row 1") == right
+
+
+@pytest.mark.parametrize("value", [3, -1, "D", "9" * 5000, "purple", True, 1.5, ["red", "D"]])
+def test_no_such_choice(value: Any) -> None:
+    with pytest.raises(DataError, match=r"the label in row 9 is .*: write the text of one of them"):
+        right_choices(value, COLOURS, "row 9")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(ANYTHING, ANYTHING)
+def test_any_cells_give_answers_or_a_clear_error(value: Any, cell: Any) -> None:
+    for read in (
+        lambda: references_of(value, "row 1"),
+        lambda: choices_of(cell, "row 1"),
+        lambda: right_choices(value, cell, "row 1"),
+    ):
+        try:
+            found = read()
+        except DataError as error:
+            assert "row 1" in str(error)
+            continue
+        assert all(isinstance(text, str) and text == text.strip() for text in found)
+        assert len(set(found)) == len(found)

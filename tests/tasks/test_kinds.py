@@ -1,0 +1,270 @@
+"""The three kinds of task from rows, and back from a run folder's JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stableprompt.errors import ConfigError, DataError
+from stableprompt.tasks.archive import task_from_dict, task_to_dict, unseen
+from stableprompt.tasks.example import Example, TaskKind
+from stableprompt.tasks.task import Task
+
+Rows = list[dict[str, Any]]
+
+
+def generation_rows(count: int = 10) -> Rows:
+    return [{"input": f"{i} + 1", "outputs": [str(i + 1), f"n{i + 1}"]} for i in range(count)]
+
+
+def choice_rows(count: int = 10) -> Rows:
+    return [
+        {"question": f"q{i}", "choices": [f"a{i}", f"b{i}", f"c{i}"], "answer": i % 3}
+        for i in range(count)
+    ]
+
+
+def pair_rows(count: int = 12) -> Rows:
+    return [
+        {"premise": f"p{i}", "hypothesis": f"h{i}", "label": "yes" if i % 2 else "no"}
+        for i in range(count)
+    ]
+
+
+PAIR: Any = {"text": ["premise", "hypothesis"]}
+
+
+def test_lists_of_several_answers_make_a_generation_task() -> None:
+    task = Task.from_records(generation_rows())
+    assert task.kind is TaskKind.GENERATION
+    assert task.metric.name == "exact_match"
+    assert task.seed_prompt == "Write the output for the input. Reply with the output only."
+    assert (len(task.train), len(task.validation), len(task.test)) == (4, 3, 3)
+    example = next(
+        e for s in ("train", "validation", "test") for e in task.splits.part(s) if e.text == "4 + 1"
+    )
+    assert example == Example("4 + 1", "5", ("n5",), (), {"input": "4 + 1"})
+    assert example.answers == ("5", "n5")
+    assert task.labels == task.allowed_outputs == task.answer_words(example) == ()
+    assert task.shown_answer(example) == "5"
+
+
+def test_a_kind_that_is_named_wins() -> None:
+    rows = [{"text": f"t{i}", "label": f"answer {i % 2}"} for i in range(10)]
+    assert Task.from_records(rows).kind is TaskKind.CLASSIFICATION
+    assert Task.from_records(rows, kind="generation").kind is TaskKind.GENERATION
+    one_each = [{"text": row["text"], "label": [row["label"]]} for row in rows]
+    assert Task.from_records(one_each).labels == ("answer 0", "answer 1")
+
+
+def test_free_text_is_no_classification_and_the_message_says_what_to_do() -> None:
+    rows = [{"text": f"t{i}", "label": f"answer {i}"} for i in range(60)]
+    with pytest.raises(DataError, match="looks like free text: use --kind generation"):
+        Task.from_records(rows)
+
+
+def test_a_column_of_choices_makes_multiple_choice_with_letters() -> None:
+    task = Task.from_records(choice_rows())
+    assert task.kind is TaskKind.MULTIPLE_CHOICE
+    assert task.metric.name == "accuracy"
+    assert task.seed_prompt == "Answer the question with the letter of the right choice."
+    example = next(e for e in (*task.train, *task.validation, *task.test) if "q4" in e.text)
+    assert example.text == "q4\nA. a4\nB. b4\nC. c4"
+    assert (example.label, example.choices) == ("B", ("A", "B", "C"))
+    assert example.fields == {"question": "q4", "choices": "A. a4\nB. b4\nC. c4"}
+    assert task.allowed_outputs == task.answer_words(example) == ("A", "B", "C")
+    assert task.fields == ("question", "choices")
+
+
+def test_or_with_the_choices_themselves() -> None:
+    task = Task.from_records(choice_rows(), choice_style="text")
+    example = task.train[0]
+    assert example.label in example.choices
+    assert example.text.splitlines()[1:] == [f"- {choice}" for choice in example.choices]
+    assert task.allowed_outputs == ()
+    assert task.seed_prompt == "Answer the question with the right choice, in its own words."
+
+
+def test_multiple_choice_without_choices() -> None:
+    with pytest.raises(DataError, match=r"needs a column with the choices.*--choices COLUMN"):
+        Task.from_records(generation_rows(), kind="multiple_choice")
+    with pytest.raises(ConfigError, match="kind must be one of classification, multiple_choice"):
+        Task.from_records(generation_rows(), kind="poem")
+
+
+def test_several_fields_become_one_input() -> None:
+    task = Task.from_records(pair_rows(), **PAIR)
+    assert task.fields == ("premise", "hypothesis")
+    assert {e.text for e in task.train} <= {f"Premise: p{i}\nHypothesis: h{i}" for i in range(12)}
+    layout = "{hypothesis} <- {premise}"
+    task = Task.from_records(pair_rows(), input_format=layout, **PAIR)
+    assert {e.text for e in task.train} <= {f"h{i} <- p{i}" for i in range(12)}
+
+
+def test_an_input_format_that_leaves_a_field_out() -> None:
+    with pytest.raises(ConfigError, match="does not show the field 'hypothesis'"):
+        Task.from_records(pair_rows(), input_format="{premise}", **PAIR)
+
+
+def test_a_field_that_is_missing_in_a_row() -> None:
+    rows = [*pair_rows(), {"premise": "p", "label": "no"}]
+    with pytest.raises(DataError, match=r"1 row \(row 13\) with no text in column 'hypothesis'"):
+        Task.from_records(rows, **PAIR)
+
+
+def test_a_seed_prompt_must_place_all_fields_or_none() -> None:
+    for prompt in ("Does {premise} give {hypothesis}?", "Sort {text}.", "Sort it for {name}."):
+        assert Task.from_records(pair_rows(), seed_prompt=prompt, **PAIR).seed_prompt == prompt
+    with pytest.raises(ConfigError, match=r"has no \{hypothesis\}, so the target would never see"):
+        Task.from_records(pair_rows(), seed_prompt="Is {premise} so?", **PAIR)
+
+
+def test_a_placeholder_that_is_no_field_is_noted() -> None:
+    [note] = Task.from_records(pair_rows(), seed_prompt="Sort {txt}.", **PAIR).notes
+    assert note == (
+        "{txt} in the seed prompt is no field of the input ('text', 'premise', 'hypothesis'): it "
+        "is sent as it stands, and every prompt must keep it"
+    )
+
+
+def test_label_words_are_for_classification() -> None:
+    with pytest.raises(ConfigError, match="label_words are for classification, this task is gen"):
+        Task.from_records(generation_rows(), label_words={"5": "five"})
+
+
+def test_a_metric_must_fit_the_kind() -> None:
+    assert Task.from_records(generation_rows(), metric="token_f1").metric.name == "token_f1"
+    with pytest.raises(ConfigError, match="'macro_f1' scores classification tasks"):
+        Task.from_records(generation_rows(), metric="macro_f1")
+
+
+def test_the_trivial_score() -> None:
+    rows = [
+        {"text": f"{s}{i}", "label": "ab"[i > 5], "split": s}
+        for s in ("train", "validation", "test")
+        for i in range(8)
+    ]
+    assert Task.from_records(rows).trivial_score("test") == 6 / 8
+    assert Task.from_records(rows, metric="balanced_accuracy").trivial_score("test") == 0.5
+    # Right choices A, B, C, A, ...: always A is right for 0, 3, 6, 9 of 10.
+    choices = [{**row, "split": s} for row in choice_rows() for s in ("train", "test")]
+    for row in choices:
+        row["question"] += row["split"]
+    assert Task.from_records(choices).trivial_score("test") == 4 / 10
+    free = [{**row, "label": row["label"] * 2} for row in rows]
+    assert Task.from_records(free, kind="generation").trivial_score("test") == 6 / 8
+
+
+# --- sizes ---
+
+
+def test_generation_is_cut_without_regard_to_the_answers() -> None:
+    assert len(Task.from_records(generation_rows(3)).test) == 1
+    with pytest.raises(DataError, match="there are 2 different examples, at least 3 are needed"):
+        Task.from_records(generation_rows(2))
+
+
+def test_a_limit_keeps_labels_in_proportion_and_is_noted() -> None:
+    rows = [
+        {"text": f"{s}{i}", "label": "ab"[i % 4 == 0], "split": s}
+        for s in ("train", "validation", "test")
+        for i in range(40)
+    ]
+    task = Task.from_records(rows, limit={"test": 8, "train": 100})
+    assert (len(task.train), len(task.validation), len(task.test)) == (40, 40, 8)
+    assert sum(e.label == "b" for e in task.test) == 2
+    assert task.notes == ("8 of 40 test examples drawn",)
+    again = Task.from_records(rows, limit={"test": 8})
+    assert again.test == task.test
+    other = Task.from_records(rows, limit={"test": 8}, seed=1)
+    assert other.test != task.test
+
+
+@pytest.mark.parametrize("limit", [{"test": 0}, {"dev": 5}])
+def test_a_limit_that_makes_no_sense(limit: Any) -> None:
+    with pytest.raises(ConfigError, match="limit must give train, validation or test a number"):
+        Task.from_records(pair_rows(), limit=limit, **PAIR)
+
+
+def test_near_duplicates_across_splits_are_reported() -> None:
+    long = "the quick brown fox jumps over the lazy dog near the old river bank today"
+    rows = [
+        {"text": f"{name} {s} {i}", "label": "ab"[i % 2], "split": s}
+        for s in ("train", "validation", "test")
+        for i, name in enumerate("klmn")
+    ]
+    rows += [{"text": f"{long} {s}", "label": "a", "split": s} for s in ("train", "test")]
+    notes = Task.from_records(rows).notes
+    assert len(notes) == 1
+    assert "nearly" in notes[0] and "bank today" in notes[0]
+
+
+# --- archive ---
+
+
+def test_every_kind_survives_the_run_folder() -> None:
+    tasks = [
+        Task.from_records(generation_rows(), metric="token_f1", max_answer_tokens=7),
+        Task.from_records(choice_rows(), choice_style="text", name="mine"),
+        Task.from_records(pair_rows(), label_words={"yes": "Y", "no": "N"}, **PAIR),
+    ]
+    for task in tasks:
+        content = json.loads(json.dumps(task_to_dict(task)))
+        assert task_from_dict(content) == task
+        assert task_from_dict(content).fingerprint() == task.fingerprint()
+    assert len({task.fingerprint() for task in tasks}) == 3
+
+
+def own(example: Example, prediction: str) -> float:
+    return float(prediction == example.label)
+
+
+def test_a_metric_of_ones_own_is_never_looked_up_by_name() -> None:
+    task = Task.from_records(generation_rows(), metric=own)
+    content = json.loads(json.dumps(task_to_dict(task)))
+    assert content["metric"] == "own"
+    with pytest.raises(ConfigError, match="own"):
+        task_from_dict(content)
+    back = task_from_dict(content, own)
+    assert back.metric.value(Example("t", "x"), "x") == 1.0
+    assert back.fingerprint() == task.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["os:system", "os.system", "__import__", "builtins.eval"])
+def test_a_run_folder_cannot_name_code_to_run(name: str) -> None:
+    content = task_to_dict(Task.from_records(generation_rows())) | {"metric": name}
+    with pytest.raises(ConfigError, match="unknown metric"):
+        task_from_dict(content)
+
+
+def test_what_decides_a_score_is_in_the_fingerprint() -> None:
+    base = Task.from_records(generation_rows())
+    others = [
+        Task.from_records(generation_rows(), metric="token_f1"),
+        Task.from_records(generation_rows(), max_answer_tokens=3),
+        Task.from_records(
+            [{**r, "outputs": r["outputs"][:1]} for r in generation_rows()], kind="generation"
+        ),
+    ]
+    assert len({task.fingerprint() for task in (base, *others)}) == 4
+
+
+def test_data_of_another_kind_cannot_be_judged_by_a_run() -> None:
+    run = Task.from_records(generation_rows())
+    with pytest.raises(DataError, match="tuned for generation, these examples are multiple_choi"):
+        unseen(Task.from_records(choice_rows()), run)
+
+
+# --- promptfoo ---
+
+
+def test_a_table_of_promptfoo_tests(tmp_path: Path) -> None:
+    lines = ["question,tone,__expected", *(f'q{i},kind,"contains: a{i}"' for i in range(6))]
+    path = tmp_path / "tests.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    task = Task.from_file(path)
+    assert (task.kind, task.metric.name) == (TaskKind.GENERATION, "contains_strict")
+    assert task.name == "tests"
+    assert task.fields == ("question", "tone")
+    assert {e.label for e in task.train} <= {f"a{i}" for i in range(6)}
