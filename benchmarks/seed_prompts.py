@@ -27,7 +27,7 @@ from stableprompt.tuning.records import Silence
 from stableprompt.version import __version__
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-MOST = 200
+MOST = 100
 
 
 def main() -> None:
@@ -83,8 +83,8 @@ def table(done: dict[str, Any]) -> str:
     lines = [
         "# What the seed prompts score",
         "",
-        f"Every task by name, its seed prompt with `{setting['model']}` ({setting['dtype']}) as the "
-        f"target, on at most {setting['most']} test examples; the template is the default. "
+        f"Every task by name: its seed prompt, with `{setting['model']}` ({setting['dtype']}) as "
+        f"the target, on at most {setting['most']} test examples; the template is the default. "
         "*Trivial* is the score of the best answer that is the same for every example (majority "
         "class, best letter, most frequent reference). Flagged: the score's 95 % interval does "
         "not lie above it. Made by `benchmarks/seed_prompts.py`; the figures are in "

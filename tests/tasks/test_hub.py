@@ -99,6 +99,14 @@ def test_one_split_of_any_name_has_no_split_column(folder: Path, name: str, cont
     assert read_hub(str(folder)) == HubTable(rows, ())
 
 
+def test_the_only_split_is_taken_whatever_its_name(datasets: Any, folder: Path) -> None:
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n"
+    card += "  - split: held\n    path: held-*\n---\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_classes(datasets, folder, {"held": [0]})
+    assert read_hub(str(folder)).rows == ({"sentence": "held 0", "label": "negative"},)
+
+
 def test_rows_without_a_label_are_left_out_and_counted(datasets: Any, folder: Path) -> None:
     write_classes(datasets, folder, {"train": [0, -1, 1, None], "test": [1, -1, 1]})
     table = read_hub(str(folder))
@@ -430,21 +438,31 @@ def test_a_name_that_the_hub_does_not_know_is_refused(
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_it_is_quiet_and_leaves_the_settings_as_they_were(
-    datasets: Any, folder: Path, capfd: pytest.CaptureFixture[str], fails: bool
+    datasets: Any,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
 ) -> None:
     write_csv(folder, train="a,b")
     if fails:
         (folder / "train.csv").rename(folder / "train.parquet")
+    logger = logging.getLogger("datasets")
+    logged: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: logged.append(record.getMessage()))
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "level", logging.INFO)
     datasets.enable_progress_bars()
-    level = logging.getLogger("datasets").level
     try:
         read_hub(str(folder))
         assert not fails
     except DataError:
         assert fails
     assert capfd.readouterr() == ("", "")
+    assert logged == []
     assert not datasets.are_progress_bars_disabled()
-    assert logging.getLogger("datasets").level == level
+    assert logger.level == logging.INFO
     assert datasets.config.HF_HUB_OFFLINE is True
 
 

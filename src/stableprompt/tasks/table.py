@@ -106,7 +106,8 @@ def _read_parquet(path: Path) -> list[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             table = file.read()
         rows: list[Row] = table.to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    # OverflowError: a moment beyond the year 9999; LookupError: an unknown time zone
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"{path}: not a readable Parquet file ({reason}); export it again"
