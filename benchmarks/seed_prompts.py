@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--only", nargs="*", help="names of tasks; all by default")
     arguments = parser.parse_args()
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / "seed_prompts.json"
     done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tasks": {}}
     config = make_config({"target": {"model": arguments.model}})

@@ -52,10 +52,13 @@ def require_rows_or_one_line(extension: str, content: bytes) -> None:
 
 def as_csv(rows: list[Row], delimiter: str = ",", line_end: str = "\r\n") -> bytes:
     file = io.StringIO(newline="")
-    # Where lines end with one sign, this Python's writer leaves the other one unquoted in a field.
-    quoting = csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL
     writer = csv.DictWriter(
-        file, list(rows[0]), delimiter=delimiter, lineterminator=line_end, quoting=quoting
+        file,
+        list(rows[0]),
+        delimiter=delimiter,
+        lineterminator=line_end,
+        # Where lines end with one sign, the writer leaves the other one unquoted in a field.
+        quoting=csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL,
     )
     writer.writeheader()
     writer.writerows(rows)
