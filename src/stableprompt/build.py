@@ -22,7 +22,7 @@ from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.training import prepare_training
 from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
-from stableprompt.scoring.judge import Judge
+from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
@@ -158,7 +158,7 @@ def make_scorer(task: Task, config: TuneConfig, target: TargetLLM) -> Scorer:
     if task.metric.name == JUDGE:
         same = config.judge.model in (None, config.target.model)
         rater = target if same else load_target(config, config.judge.model)
-        judge = Judge(rater, config.judge.rubric)
+        judge = Judge(rater, config.judge.rubric or task.rubric or DEFAULT_RUBRIC)
     room = answer_room(task, config, target)
     return Scorer(
         target,

@@ -82,8 +82,9 @@ class JudgeConfig(Section):
 
     model: str | None = None
     """Embedded name, local folder or hub id; null takes the target."""
-    rubric: str = "The answer says the same as this reference: {reference}"
-    """What a good answer is; {reference} and {text} (the input) are filled in."""
+    rubric: str | None = Field(None, min_length=1)
+    """What a good answer is; {reference} and {text} (the input) are filled in. null takes the
+    task's, or else "The answer says the same as this reference: {reference}"."""
 
 
 class RewardConfig(Section):

@@ -268,3 +268,13 @@ def test_a_table_of_promptfoo_tests(tmp_path: Path) -> None:
     assert task.name == "tests"
     assert task.fields == ("question", "tone")
     assert {e.label for e in task.train} <= {f"a{i}" for i in range(6)}
+
+
+def test_a_promptfoo_rubric_is_what_the_judge_requires(tmp_path: Path) -> None:
+    lines = ["q,__expected", *(f'q{i},"llm-rubric: mentions {i}"' for i in range(6))]
+    path = tmp_path / "tests.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    task = Task.from_file(path)
+    assert (task.metric.name, task.rubric) == ("judge", "{reference}")
+    assert {e.label for e in task.train} <= {f"mentions {i}" for i in range(6)}
+    assert task_from_dict(json.loads(json.dumps(task_to_dict(task)))) == task

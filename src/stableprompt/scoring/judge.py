@@ -19,6 +19,7 @@ Requirement: {rubric}
 Does the answer meet the requirement? Reply with yes or no."""
 
 _WORDS = ("yes", "no")
+DEFAULT_RUBRIC = "The answer says the same as this reference: {reference}"
 
 
 @dataclass(frozen=True, slots=True)

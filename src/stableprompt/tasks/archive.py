@@ -26,6 +26,7 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "label_words": dict(task.verbalizer.words) if task.verbalizer is not None else None,
         "layout": asdict(task.layout),
         "max_answer_tokens": task.max_answer_tokens,
+        "rubric": task.rubric,
         "notes": list(task.notes),
         **{name: [_row(e) for e in task.splits.part(name)] for name in SPLIT_NAMES},
     }
@@ -54,6 +55,7 @@ def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = Non
         verbalizer=None if words is None else Verbalizer(words),
         seed_prompt=content["seed_prompt"],
         max_answer_tokens=content["max_answer_tokens"],
+        rubric=content["rubric"],
         notes=tuple(content["notes"]),
     )
 

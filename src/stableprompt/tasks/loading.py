@@ -51,6 +51,7 @@ class LoadOptions(TypedDict, total=False):
         seed: Decides which example goes to which split.
         limit: Split -> at most so many examples of it, drawn by the seed.
         max_answer_tokens: Longest answer of a generation task.
+        rubric: What a judge requires of an answer; {reference} and {text} are filled in.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LoadOptions(TypedDict, total=False):
     seed: int
     limit: Mapping[SplitName, int]
     max_answer_tokens: int | None
+    rubric: str | None
 
 
 @dataclass(frozen=True, slots=True)

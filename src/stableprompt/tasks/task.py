@@ -44,6 +44,7 @@ class Task:
         verbalizer: The labels in order, each with its label word; classification only.
         seed_prompt: The prompt that tuning starts from and is compared with.
         max_answer_tokens: Longest answer of a generation task; None leaves it to the settings.
+        rubric: What a judge requires of an answer; None leaves it to the settings.
         notes: One line for each thing that loading did to the rows.
     """
 
@@ -55,6 +56,7 @@ class Task:
     verbalizer: Verbalizer | None
     seed_prompt: str
     max_answer_tokens: int | None = None
+    rubric: str | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -164,6 +166,7 @@ class Task:
             verbalizer=verbalizer,
             seed_prompt=seed_prompt,
             max_answer_tokens=options.get("max_answer_tokens"),
+            rubric=options.get("rubric"),
             notes=(*loaded.notes, *_notes_on_prompt(seed_prompt, fields)),
         )
 
@@ -191,6 +194,8 @@ class Task:
             "text": table.fields,
             "label": "references",
             "metric": table.metric,
+            # An llm-rubric is a row's requirement itself, and stands where others have a reference.
+            "rubric": "{reference}" if table.metric == JUDGE else None,
         }
         given = {name: value for name, value in options.items() if value is not None}
         task = cls.from_records(table.rows, **cast(LoadOptions, {**found, **given}))
@@ -291,6 +296,7 @@ class Task:
             "label_words": list(self.verbalizer.words.items()) if self.verbalizer else None,
             "seed_prompt": self.seed_prompt,
             "max_answer_tokens": self.max_answer_tokens,
+            "rubric": self.rubric,
         }
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
