@@ -99,6 +99,11 @@ def test_no_such_choice(value: Any) -> None:
         right_choices(value, COLOURS, "row 9")
 
 
+def test_a_row_where_every_choice_is_right() -> None:
+    with pytest.raises(DataError, match="in row 2 every choice is right: 'red', 'green', 'blue'"):
+        right_choices([0, 1, 2], COLOURS, "row 2")
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),

@@ -11,7 +11,13 @@ from stableprompt.cli.reporting import one_line_errors
 from stableprompt.version import __version__
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "pydantic", "typer")
-OPTIONAL = {"pyarrow": "pip install 'stableprompt[parquet]'", "pandas": "pip install pandas"}
+OPTIONAL = {
+    "pyarrow": "pip install 'stableprompt[parquet]'",
+    "pandas": "pip install pandas",
+    "datasets": "pip install 'stableprompt[hub]'",
+    "sacrebleu": "pip install 'stableprompt[metrics]'",
+    "rouge-score": "pip install 'stableprompt[metrics]'",
+}
 
 
 @one_line_errors

@@ -88,7 +88,7 @@ def right_choices(value: object, cell: object, place: str) -> list[str]:
         place: Where the row stands, for the message.
 
     Raises:
-        DataError: there is no such choice.
+        DataError: there is no such choice, or none is wrong.
     """
     raw = _raw_choices(cell)  # as counted by whoever wrote the data: repeated ones included
     given = cell.get("label") if isinstance(cell, Mapping) else None
@@ -105,6 +105,11 @@ def right_choices(value: object, cell: object, place: str) -> list[str]:
                 "write the text of one of them, its letter, or its number counted from 0"
             )
         right.append(chosen)
+    if set(right) == set(raw):
+        raise DataError(
+            f"in {place} every choice is right: {listed(raw)}; such a row tells prompts nothing "
+            "apart, so remove it"
+        )
     return list(dict.fromkeys(right))
 
 

@@ -12,9 +12,13 @@ def require_enough_examples(task: Task, config: TuneConfig) -> None:
         DataError: it does not.
     """
     scored, shown = config.reward.examples_per_step, config.agent.num_demonstrations
-    if len(task.train) < scored + shown:
-        raise DataError(
-            f"the train split has {len(task.train)} examples, a step needs {scored + shown} "
-            f"({scored} to score and {shown} to show); add examples, or lower "
-            "reward.examples_per_step"
-        )
+    found = len(task.train)
+    if found >= scored + shown:
+        return
+    lower = f"--set reward.examples_per_step={max(1, found - min(shown, found // 2))}"
+    if found <= shown:
+        lower += f" --set agent.num_demonstrations={max(1, found // 2)}"
+    raise DataError(
+        f"the train split has {found} examples, a step needs {scored + shown} ({scored} to score "
+        f"and {shown} to show); add examples, or lower that: {lower}"
+    )
