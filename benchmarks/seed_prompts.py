@@ -19,7 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the program does, before t
 from stableprompt.build import answer_room, evaluate_with, load_target
 from stableprompt.config import make_config
 from stableprompt.errors import DataError
-from stableprompt.tasks.benchmarks.entries import benchmark_names
+from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
 from stableprompt.tasks.bundled_tasks import bundled_names
 from stableprompt.tasks.named import load_named
 from stableprompt.tasks.splits import SPLIT_NAMES
@@ -27,7 +27,7 @@ from stableprompt.tuning.records import Silence
 from stableprompt.version import __version__
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-MOST = 100
+MOST = {"classification": 100, "multiple_choice": 50, "generation": 50}
 
 
 def main() -> None:
@@ -44,16 +44,16 @@ def main() -> None:
     target = load_target(config)
     dtype = str(target.dtype).removeprefix("torch.")
     done["setting"] = {
-        "model": arguments.model, "dtype": dtype, "split": "test", "most": MOST,
+        "model": arguments.model, "dtype": dtype, "split": "test",
         "stableprompt": __version__, "machine": platform.machine(),
     }  # fmt: skip
     for name in arguments.only or [*bundled_names(), *benchmark_names()]:
         if name in done["tasks"]:
             continue
+        kind = "classification" if name in bundled_names() else find_benchmark(name).kind
         try:
-            task = load_named(
-                name, data_dir=arguments.data_dir, overrides={"limit": {"test": MOST}}
-            )
+            limit = {"limit": {"test": MOST[kind]}}
+            task = load_named(name, data_dir=arguments.data_dir, overrides=limit)
         except DataError as error:
             print(f"{name}: left out ({error})", flush=True)
             continue
@@ -85,7 +85,7 @@ def table(done: dict[str, Any]) -> str:
         "# What the seed prompts score",
         "",
         f"Every task by name: its seed prompt, with `{setting['model']}` ({setting['dtype']}) as "
-        f"the target, on at most {setting['most']} test examples; the template is the default. "
+        "the target, on at most 100 test examples; the template is the default. "
         "*Trivial* is the score of the best answer that is the same for every example (majority "
         "class, best letter, most frequent reference). Flagged: the score's 95 % interval does "
         "not lie above it. Made by `benchmarks/seed_prompts.py`; the figures are in "

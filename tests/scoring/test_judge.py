@@ -43,16 +43,16 @@ class Rater:
         return True
 
 
-EXAMPLES = [Example("q1 {answer}", "six", ("6",)), Example("q2", "blue"), Example("q3", "red")]
+EXAMPLES = [Example("q1 {answer}", "six", ("6", "VI")), Example("q2", "blue"), Example("q3", "red")]
 
 
 def test_the_value_is_the_probability_of_yes_for_the_best_reference() -> None:
     rater = Rater()
     ratings = Judge(rater, "Says {reference}! ({text})").rate(EXAMPLES, ["it is 6", "no", ""])
-    # "6" of two references is in the answer; "blue" is not; an empty answer is not asked about.
+    # "6" of three references is in the answer; "blue" is not; an empty answer is not asked about.
     assert ratings.values == [0.75, 0.25, 0.0]
-    assert (ratings.calls, ratings.tokens) == (3, 30)
-    assert len(rater.asked) == 3
+    assert (ratings.calls, ratings.tokens) == (4, 40)
+    assert len(rater.asked) == 4
 
 
 def test_what_the_judge_reads() -> None:

@@ -262,6 +262,15 @@ def test_an_estimate_holds_its_score(values: list[float]) -> None:
     assert 0 <= found.low <= found.score <= found.high <= 1
 
 
+def test_an_interval_holds_its_score_even_where_the_draws_do_not() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random(30).tolist(), rng.random(30).tolist()
+    one = estimate_of(first, resamples=1)  # a single draw, elsewhere
+    assert one.low < one.high and one.score in (one.low, one.high)
+    both = compare(first, second, resamples=1)
+    assert both.low < both.high and both.difference in (both.low, both.high)
+
+
 def test_accuracies_are_compared_as_ever() -> None:
     first, second = pairs(5, 6, 1, 8)
     found = compare([float(c) for c in first], [float(c) for c in second], seed=7)

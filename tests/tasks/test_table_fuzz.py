@@ -140,6 +140,22 @@ def test_any_json(extension: str, value: object, encoding: str) -> None:
     require_rows_or_one_line(extension, json.dumps(value).encode(encoding))
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from([".json", ".jsonl"]),
+    st.sampled_from(["{}", "[{}]", '[{{"text": {}}}]', '{{"text": {}}}', '{{"text": "a", {}}}']),
+    st.sampled_from(["[", '{"a":', "9", "1e", "0.", '"a":1,', "-", "[]", '"', '\\"']),
+    st.integers(1, 30_000),
+    st.booleans(),
+)
+def test_json_with_something_too_deep_or_too_long(
+    extension: str, frame: str, piece: str, times: int, closed: bool
+) -> None:
+    end = {"[": "]", '{"a":': "}"}.get(piece, "1") if closed else ""
+    value = piece * times + end * times
+    require_rows_or_one_line(extension, frame.format(value).encode("utf-8"))
+
+
 # Valid files, damaged
 
 POSITIONS = st.floats(0, 1, exclude_max=True)
@@ -245,13 +261,10 @@ def test_an_unknown_time_zone_in_a_parquet_file(monkeypatch: pytest.MonkeyPatch)
 
 # What is written is read back
 
-NAMES = st.lists(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).map(str.strip),
-    min_size=2,
-    max_size=4,
-    unique=True,
-)
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff")
+TEXTS = st.text(CHARACTERS, max_size=20)
+NAMES = st.lists(st.text(CHARACTERS).map(str.strip), min_size=2, max_size=4, unique=True)
+BYTE_ORDER_MARKS = st.sampled_from([b"", b"\xef\xbb\xbf"])
 
 
 @st.composite
@@ -263,20 +276,27 @@ def tables(draw: st.DrawFn, values: st.SearchStrategy[object]) -> list[Row]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(tables(TEXTS), st.sampled_from([",", "\t"]), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_csv_gives_back_what_was_written(rows: list[Row], delimiter: str, line_end: str) -> None:
-    extension = {",": ".csv", "\t": ".tsv"}[delimiter]
-    assert read(extension, as_csv(rows, delimiter, line_end)) == rows
+@given(
+    tables(TEXTS),
+    st.sampled_from([(".csv", ","), (".tsv", "\t")]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    BYTE_ORDER_MARKS,
+)
+def test_csv_gives_back_what_was_written(
+    rows: list[Row], kind: tuple[str, str], line_end: str, mark: bytes
+) -> None:
+    extension, delimiter = kind
+    assert read(extension, mark + as_csv(rows, delimiter, line_end)) == rows
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
 
 
 @settings(deadline=None, max_examples=200)
-@given(tables(SCALARS), st.sampled_from(["\n", "\r\n", "\n\n"]))
-def test_json_gives_back_what_was_written(rows: list[Row], line_end: str) -> None:
-    assert read(".jsonl", as_jsonl(rows, line_end)) == rows
-    assert read(".json", json.dumps(rows).encode("utf-8")) == rows
+@given(tables(SCALARS), st.sampled_from(["\n", "\r\n", "\n\n"]), BYTE_ORDER_MARKS)
+def test_json_gives_back_what_was_written(rows: list[Row], line_end: str, mark: bytes) -> None:
+    assert read(".jsonl", mark + as_jsonl(rows, line_end)) == rows
+    assert read(".json", mark + json.dumps(rows).encode("utf-8")) == rows
 
 
 @settings(deadline=None, max_examples=200)

@@ -27,6 +27,11 @@ def test_bleu_by_hand() -> None:
     assert value("sentence_bleu", ["red cow"], "red cat") == pytest.approx(0.5, abs=1e-12)
 
 
+def test_rounding_does_not_push_bleu_past_1() -> None:
+    # sacrebleu gives 100.00000000000004 for equal texts: exp of the mean of log(100).
+    assert value("sentence_bleu", ["the cat sat on the mat"], "the cat sat on the mat") == 1
+
+
 def test_bleu_takes_all_references_at_once() -> None:
     # Either has one of the two bigrams' words, together both unigrams: sqrt(2/2 · 1/(2·1)).
     assert value("sentence_bleu", ["red cow", "fat cat"], "red cat") == pytest.approx(

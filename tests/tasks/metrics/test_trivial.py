@@ -66,11 +66,11 @@ def test_the_20_most_frequent_references_are_tried_ties_in_order() -> None:
             tried.append(prediction)
         return 0.0
 
-    examples = labelled(*(f"r{i}" for i in range(30)), "r29", "r25")
+    examples = labelled(*(f"r{i}" for i in range(30)), "r29", "r25", "r25")
     examples.append(Example("text", "r7", others=("r7", "r7")))  # counts once
     trivial_score(custom_metric(remember), examples)
     first = [f"r{i}" for i in range(30) if i not in (7, 25, 29)]
-    assert tried == ["r7", "r25", "r29", *first[:17]]
+    assert tried == ["r25", "r7", "r29", *first[:17]]
 
 
 def test_no_examples() -> None:

@@ -1,7 +1,6 @@
 """A metric from the user's own function, whose results are checked one by one."""
 
 import inspect
-import math
 import numbers
 from collections.abc import Callable
 from typing import Final
@@ -56,6 +55,7 @@ def _checked(function: Callable[[Example, str], float], name: str) -> ValueFunct
                 f"{type(error).__name__}: {' '.join(str(error).split())}; correct the function"
             ) from error
         found = _number(result)
+        # Not a number is neither below nor above: asked this way round it is refused, too.
         if found is None or not -_ROUNDING <= found <= 1 + _ROUNDING:
             raise ConfigError(
                 f"metric {name!r} returned {type(result).__name__} {quoted(result)} for the "
@@ -68,11 +68,10 @@ def _checked(function: Callable[[Example, str], float], name: str) -> ValueFunct
 
 
 def _number(result: object) -> float | None:
-    """The result as a finite float; None if it is none."""
+    """The result as a float; None if it is none."""
     if not isinstance(result, (numbers.Real, np.bool_)):
         return None
     try:
-        found = float(result)
+        return float(result)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
