@@ -40,7 +40,8 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / "seed_prompts.json"
     done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tasks": {}}
-    config = make_config({"target": {"model": arguments.model}})
+    # Long answers come in small batches by default, which is slow.
+    config = make_config({"target": {"model": arguments.model, "max_batch_tokens": 16384}})
     target = load_target(config)
     dtype = str(target.dtype).removeprefix("torch.")
     done["setting"] = {

@@ -139,8 +139,11 @@ def test_a_metric_that_cannot_be_imported(place: Path, content: str, name: str, 
         custom_metric(name)
 
 
-def test_a_hub_data_set_may_be_a_local_folder(place: Path) -> None:
-    pytest.importorskip("datasets", reason="the extra hub is not installed")
+def test_a_hub_data_set_may_be_a_local_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("datasets", reason="the extra hub is not installed")
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", place / "cache")
     (place / "set").mkdir()
     for split in ("train", "test"):
         write_rows(place / "set" / f"{split}.csv", 40)

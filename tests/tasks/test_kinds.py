@@ -114,7 +114,12 @@ def test_a_field_that_is_missing_in_a_row() -> None:
 
 
 def test_a_seed_prompt_must_place_all_fields_or_none() -> None:
-    for prompt in ("Does {premise} give {hypothesis}?", "Sort {text}.", "Sort it for {name}."):
+    for prompt in (
+        "Does {premise} give {hypothesis}?",
+        "Sort {text}.",
+        "Is {premise} so, in {text}?",
+        "Sort it for {name}.",
+    ):
         assert Task.from_records(pair_rows(), seed_prompt=prompt, **PAIR).seed_prompt == prompt
     with pytest.raises(ConfigError, match=r"has no \{hypothesis\}, so the target would never see"):
         Task.from_records(pair_rows(), seed_prompt="Is {premise} so?", **PAIR)
