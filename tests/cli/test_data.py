@@ -90,13 +90,13 @@ def test_what_is_neither_is_explained(place: Path, data: str, message: str) -> N
 def test_a_benchmark_comes_from_the_data_folder(place: Path) -> None:
     folder = place / "data" / "instruction_induction" / "antonyms"
     folder.mkdir(parents=True)
-    for split, count in (("train", 50), ("test", 10)):
+    for split, count in (("train", 100), ("test", 10)):
         rows = [{"input": f"{split}{i}", "outputs": [f"un{split}{i}"]} for i in range(count)]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     task = load("ii/antonyms", data_dir=place / "data", limit=["test=4"])
     assert (task.name, task.kind) == ("ii/antonyms", "generation")
-    # The entry's own limits on train and validation stay; 50 rows give 29 and 21.
-    assert (len(task.train), len(task.validation), len(task.test)) == (29, 21, 4)
+    # The entry's own limits on train and validation stay: 100 rows give 57 and 43 without them.
+    assert (len(task.train), len(task.validation), len(task.test)) == (32, 32, 4)
 
 
 def test_a_benchmark_without_its_data_says_how_to_get_it(place: Path) -> None:
@@ -139,9 +139,7 @@ def test_a_metric_that_cannot_be_imported(place: Path, content: str, name: str, 
         custom_metric(name)
 
 
-def test_a_hub_data_set_may_be_a_local_folder(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_data_set_may_be_a_local_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = pytest.importorskip("datasets", reason="the extra hub is not installed")
     monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", place / "cache")
     (place / "set").mkdir()

@@ -58,6 +58,18 @@ def test_an_answer_ends_with_the_turn() -> None:
     assert got.num_tokens == len(encode_chat(loaded.tokenizer, CONVERSATIONS[0])) + 1
 
 
+def test_what_stands_behind_the_end_of_a_turn_does_not_count() -> None:
+    loaded = make_loaded()
+    queries = [encode_chat(loaded.tokenizer, messages) for messages in CONVERSATIONS]
+    third = naive_answer(loaded, queries[0], 12)[2]
+    loaded.model.generation_config.eos_token_id = third  # so that the first answer ends there
+    written = [naive_answer(loaded, query, 12) for query in queries]
+    lengths = [len(answer) for answer in written]
+    assert min(lengths) < max(lengths)  # one row of the batch is padded while another goes on
+    got = LocalTarget(loaded).generate(CONVERSATIONS, 12)
+    assert got.num_tokens == sum(map(len, queries)) + sum(lengths)
+
+
 def test_what_was_read_is_never_part_of_the_answer() -> None:
     loaded = make_loaded()
     prompt = "Input: the sky Output: blue. Output: blue"

@@ -1,0 +1,59 @@
+"""Sizes that follow from task, settings and target."""
+
+from typing import Any
+
+import pytest
+
+from stableprompt.build import answer_room, drop_long_texts
+from stableprompt.config import make_config
+from stableprompt.tasks.task import Task
+from stableprompt.tasks.templates import TargetTemplate
+
+
+class Words:
+    """A target whose tokens are words; it reads at most 12 of them."""
+
+    def num_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def fits(self, conversation: list[dict[str, str]], room: int) -> bool:
+        return sum(len(m["content"].split()) for m in conversation) + room <= 12
+
+
+TARGET: Any = Words()
+ROWS = [
+    {"text": f"t {split} {i}", "label": "a " * (4 if (split, i) == ("train", 1) else 1),
+     "split": split}
+    for split in ("train", "validation", "test") for i in range(3)
+]  # fmt: skip
+TASK = Task.from_records(ROWS, kind="generation", seed_prompt="Go.")
+
+
+def test_an_answer_has_room_for_the_longest_reference_of_train_and_half_as_much_again() -> None:
+    # 4 words and 2, and one for the end of the turn.
+    assert answer_room(TASK, make_config(), TARGET) == 7
+    rows = [{**row, "label": "b " * 50} if row["split"] != "train" else row for row in ROWS]
+    task = Task.from_records(rows, kind="generation", seed_prompt="Go.")
+    assert answer_room(task, make_config(), TARGET) == 7
+
+
+@pytest.mark.parametrize(("setting", "own", "room"), [(None, 5, 5), (3, 5, 3), (3, None, 3)])
+def test_settings_go_before_the_task(setting: int | None, own: int | None, room: int) -> None:
+    task = Task.from_records(ROWS, kind="generation", max_answer_tokens=own)
+    config = make_config({"target": {"max_answer_tokens": setting}})
+    assert answer_room(task, config, TARGET) == room
+
+
+def test_where_answers_are_not_generated_there_is_none() -> None:
+    rows = [{**row, "label": "xy"[i % 2]} for i, row in enumerate(ROWS)]
+    assert answer_room(Task.from_records(rows), make_config(), TARGET) == 0
+
+
+def test_texts_that_leave_no_room_are_dropped_and_counted() -> None:
+    rows = [*ROWS, {"text": "one two three four five six", "label": "a", "split": "train"}]
+    task = Task.from_records(rows, kind="generation", seed_prompt="Go.")
+    template = TargetTemplate("system", input_format="{text}")
+    kept = drop_long_texts(task, TARGET, template, room=6)
+    assert len(kept.train) == 3  # 1 + 6 + 6 words are too many, 1 + 3 + 6 are not
+    assert kept.notes[-1] == "1 texts longer than the target's context left out"
+    assert drop_long_texts(task, TARGET, template, room=5) == task
