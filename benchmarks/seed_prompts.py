@@ -1,37 +1,39 @@
-"""Score the seed prompt of every task by name with one target, on at most N test examples each.
+"""Load every task by name, and score its seed prompt with one target on some test examples.
 
     python benchmarks/seed_prompts.py --data-dir FOLDER
 
-writes ``docs/results/seed_prompts.json`` after every task (a second start goes on where the first
-one stopped) and, at the end, the table ``docs/results/seed_prompts.md``.
+writes ``docs/results/seed_prompts.json`` and the table ``seed_prompts.md`` after every task. It
+can be stopped at any time; a second start scores what is not scored yet.
 """
 
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the program does, before torch is loaded
 
-from stableprompt.build import answer_room, evaluate_with, load_target
-from stableprompt.config import make_config
-from stableprompt.errors import DataError
+from stableprompt.build import evaluate_with, load_target
+from stableprompt.config import TuneConfig, make_config
+from stableprompt.models.targets.local import LocalTarget
 from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
 from stableprompt.tasks.bundled_tasks import bundled_names
 from stableprompt.tasks.named import load_named
 from stableprompt.tasks.splits import SPLIT_NAMES
+from stableprompt.tasks.task import Task
 from stableprompt.tuning.records import Silence
+from stableprompt.tuning.room import answer_room
 from stableprompt.version import __version__
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-MOST = {"classification": 100, "multiple_choice": 50, "generation": 50}
+MOST = {"classification": 50, "multiple_choice": 50, "generation": 25}
+SUBJECTS = "mmlu/"  # 57 tasks that are parts of one: they are scored last
 
 
 def main() -> None:
-    """Score what is not scored yet, then write the table."""
+    """Load all, then score what is not scored yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--model", default="smollm2-135m")
@@ -40,43 +42,60 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / "seed_prompts.json"
     done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tasks": {}}
+    rows: dict[str, Any] = done["tasks"]
+    names = arguments.only or [*bundled_names(), *benchmark_names()]
+    scored = {name: row["n"] for name, row in rows.items() if "n" in row}
+    tasks = {name: load(name, arguments.data_dir, scored.get(name)) for name in names}
+    for name, task in tasks.items():
+        rows[name] = rows.get(name, {}) | describe(
+            task, load_named(name, data_dir=arguments.data_dir)
+        )
     # Long answers come in small batches by default, which is slow.
     config = make_config({"target": {"model": arguments.model, "max_batch_tokens": 16384}})
     target = load_target(config)
-    dtype = str(target.dtype).removeprefix("torch.")
     done["setting"] = {
-        "model": arguments.model, "dtype": dtype, "split": "test",
-        "stableprompt": __version__, "machine": platform.machine(),
-    }  # fmt: skip
-    for name in arguments.only or [*bundled_names(), *benchmark_names()]:
-        if name in done["tasks"]:
-            continue
-        kind = "classification" if name in bundled_names() else find_benchmark(name).kind
-        try:
-            limit = {"limit": {"test": MOST[kind]}}
-            task = load_named(name, data_dir=arguments.data_dir, overrides=limit)
-        except DataError as error:
-            print(f"{name}: left out ({error})", flush=True)
-            continue
-        started = time.perf_counter()
-        estimate = evaluate_with(task, config, target, "test", Silence())
-        row = {
-            "kind": task.kind,
-            "metric": task.metric.name,
-            "loaded": {split: len(task.splits.part(split)) for split in SPLIT_NAMES},
-            "trivial": task.trivial_score("test"),
-            "score": estimate.score,
-            "low": estimate.low,
-            "high": estimate.high,
-            "n": estimate.n,
-            "near_trivial": estimate.low <= task.trivial_score("test"),
-            "max_answer_tokens": answer_room(task, config, target),
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-        done["tasks"][name] = row
-        print(f"{name}: {estimate.score:.3f} (trivial {row['trivial']:.3f})", flush=True)
+        "model": arguments.model,
+        "dtype": str(target.dtype).removeprefix("torch."),
+        "split": "test",
+        "stableprompt": __version__,
+    }
+    for name in sorted(tasks, key=lambda name: name.startswith(SUBJECTS)):
+        if "score" not in rows[name]:
+            rows[name] |= score(tasks[name], config, target)
+            print(f"{name}: {rows[name]['score']:.3f} ({rows[name]['trivial']:.3f})", flush=True)
         path.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "seed_prompts.md").write_text(table(done), encoding="utf-8")
+        (RESULTS / "seed_prompts.md").write_text(table(done), encoding="utf-8")
+
+
+def load(name: str, data_dir: Path, scored: int | None) -> Task:
+    """The task with few test examples: as many as were scored, if it was."""
+    kind = "classification" if name in bundled_names() else find_benchmark(name).kind
+    return load_named(name, data_dir=data_dir, overrides={"limit": {"test": scored or MOST[kind]}})
+
+
+def describe(task: Task, whole: Task) -> dict[str, Any]:
+    """What can be said without a model; the trivial score is of the examples that are scored."""
+    return {
+        "kind": task.kind,
+        "metric": task.metric.name,
+        "loaded": {split: len(whole.splits.part(split)) for split in SPLIT_NAMES},
+        "trivial": task.trivial_score("test"),
+    }
+
+
+def score(task: Task, config: TuneConfig, target: LocalTarget) -> dict[str, Any]:
+    """What the seed prompt scores, and how long that took."""
+    started = time.perf_counter()
+    estimate = evaluate_with(task, config, target, "test", Silence())
+    return {
+        "score": estimate.score,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
+        "near_trivial": estimate.low <= (task.trivial_score("test") or 0.0),
+        "max_answer_tokens": answer_room(task, config, target),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
 
 
 def table(done: dict[str, Any]) -> str:
@@ -86,21 +105,24 @@ def table(done: dict[str, Any]) -> str:
         "# What the seed prompts score",
         "",
         f"Every task by name: its seed prompt, with `{setting['model']}` ({setting['dtype']}) as "
-        "the target, on at most 100 test examples; the template is the default. "
+        "the target, on some of the test examples; the template is the default. "
         "*Trivial* is the score of the best answer that is the same for every example (majority "
         "class, best letter, most frequent reference). Flagged: the score's 95 % interval does "
         "not lie above it. Made by `benchmarks/seed_prompts.py`; the figures are in "
         "`seed_prompts.json`.",
         "",
-        "| task | kind | metric | train / validation / test | n | trivial | score | flagged |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | kind | metric | train / validation / test | trivial | score | flagged |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in done["tasks"].items():
         sizes = " / ".join(str(size) for size in row["loaded"].values())
+        measured = "not scored | "
+        if "score" in row:
+            interval = f"[{row['low']:.3f}, {row['high']:.3f}], n = {row['n']}"
+            measured = f"{row['score']:.3f} {interval} | {'yes' if row['near_trivial'] else ''}"
         lines.append(
-            f"| {name} | {row['kind'].replace('_', ' ')} | {row['metric']} | {sizes} | {row['n']} "
-            f"| {row['trivial']:.3f} | {row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}] "
-            f"| {'yes' if row['near_trivial'] else ''} |"
+            f"| {name} | {row['kind'].replace('_', ' ')} | {row['metric']} | {sizes} "
+            f"| {row['trivial']:.3f} | {measured} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -26,16 +26,16 @@ from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
-from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.metrics.registry import JUDGE, require_available
-from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits
+from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
 from stableprompt.tasks.statistics import Estimate
 from stableprompt.tasks.task import Task
-from stableprompt.tasks.templates import TargetTemplate, template_of
+from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, Silence, TuneResult
+from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
 from stableprompt.tuning.selection import estimate_of
 from stableprompt.tuning.tuner import Tuner
 from stableprompt.version import __version__
@@ -109,7 +109,8 @@ def resume(
     observer = observer or Silence()
     observer.on_phase("loading models")
     agent, target = load_models(config)
-    return _run(task, config, agent, target, folder, observer)
+    fitting = _without_long_texts(task, target, config, observer)
+    return _run(fitting, config, agent, target, folder, observer)
 
 
 def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) -> TuneResult:
@@ -125,11 +126,11 @@ def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) ->
     RunFolder.require_free(path)
     observer.on_phase("loading models")
     agent, target = load_models(config)
-    _without_long_texts(task, target, config)
+    fitting = _without_long_texts(task, target, config, observer)
     folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
     folder.write_json(TASK, task_to_dict(task))
     folder.write_json(CONFIG, config.model_dump(mode="json"))
-    return _run(task, config, agent, target, folder, observer)
+    return _run(fitting, config, agent, target, folder, observer)
 
 
 def _run(
@@ -140,10 +141,6 @@ def _run(
     folder: RunFolder,
     observer: Observer,
 ) -> TuneResult:
-    known = len(task.notes)
-    task = _without_long_texts(task, target, config)
-    for note in task.notes[known:]:
-        observer.on_note(note)
     scorer = make_scorer(task, config, target)
     markup = [*special_tokens(agent.tokenizer), *target.markup()]
     guards = Guards(config.guards, agent, task, markup)
@@ -171,27 +168,15 @@ def make_scorer(task: Task, config: TuneConfig, target: TargetLLM) -> Scorer:
     )
 
 
-def answer_room(task: Task, config: TuneConfig, target: TargetLLM) -> int:
-    """How many tokens a generated answer may have; 0 where answers are not generated.
-
-    Where neither the settings nor the task say it: half as much again as the longest reference
-    of the training split, so that an answer is not cut for being a little wordy.
-    """
-    if task.kind is not TaskKind.GENERATION:
-        return 0
-    given = config.target.max_answer_tokens or task.max_answer_tokens
-    if given is not None:
-        return given
-    references = sorted({a for e in task.train for a in e.answers}, key=lambda a: (len(a), a))
-    # Those with the most characters: to tokenize them all would take seconds.
-    longest = max(target.num_tokens(reference) for reference in references[-50:])
-    return longest + longest // 2 + 1
-
-
-def _without_long_texts(task: Task, target: TargetLLM, config: TuneConfig) -> Task:
+def _without_long_texts(
+    task: Task, target: TargetLLM, config: TuneConfig, observer: Observer
+) -> Task:
     room = config.agent.max_prompt_tokens + answer_room(task, config, target)
+    room += demonstration_room(task, config, target)
     fitting = drop_long_texts(task, target, template_of(config.target), room)
     require_enough_examples(fitting, config)
+    for note in fitting.notes[len(task.notes) :]:
+        observer.on_note(note)
     return fitting
 
 
@@ -245,33 +230,6 @@ def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:
 def bundled_writer() -> Path:
     """The warm-started writer for the embedded model, shipped with the package."""
     return Path(str(resources.files("stableprompt.models") / "writers" / EMBEDDED_NAME))
-
-
-def drop_long_texts(task: Task, target: TargetLLM, template: TargetTemplate, room: int) -> Task:
-    """Leave out texts that do not fit the target's context, and say how many.
-
-    Args:
-        task: As loaded.
-        target: Knows its context.
-        template: How a text is sent.
-        room: Tokens to keep free for the prompt.
-
-    Raises:
-        DataError: nothing would be left of a split.
-    """
-    kept = {
-        name: tuple(
-            e
-            for e in task.splits.part(name)
-            if target.fits(template.messages(task.seed_prompt, e), room)
-        )
-        for name in SPLIT_NAMES
-    }
-    dropped = sum(len(task.splits.part(name)) - len(kept[name]) for name in SPLIT_NAMES)
-    if not dropped:
-        return task
-    note = f"{dropped} texts longer than the target's context left out"
-    return replace(task, splits=Splits(**kept), notes=(*task.notes, note))
 
 
 def evaluate(

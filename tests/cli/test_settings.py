@@ -31,6 +31,9 @@ def test_a_dotted_name_is_nested() -> None:
         ("'{text}'", "{text}"),
         ("[1, 2]", [1, 2]),
         ("[1", "[1"),
+        ("####", "####"),  # the mark before the answers of a well-known data set
+        ("Be polite # strictly", "Be polite # strictly"),
+        ("~", None),
     ],
 )
 def test_values_are_read_as_yaml_and_else_as_they_stand(text: str, value: Any) -> None:

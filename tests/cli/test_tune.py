@@ -207,7 +207,7 @@ def test_evaluate_run_on_other_data_leaves_out_what_the_run_has_seen(
     Path("other.csv").write_text("message,team\n" + "\n".join(rows) + "\n")
     done = invoke("evaluate", "other.csv", *COLUMNS, "--run", "run")
     assert done.exit_code == 0, done.output
-    assert "note: 4 texts that the run was tuned on left out" in done.stdout
+    assert "note: 1 of 7 test texts left out: the run was tuned on them" in done.stdout
 
 
 # --- other ways in ---

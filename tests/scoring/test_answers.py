@@ -21,7 +21,9 @@ from stableprompt.scoring.answers import extract_answer
         ("<think>6? Answer: 6</think>\n\n7", "all", None, "7"),
         ("<think>6? Answer: 6</think>7", "all", "Answer:", ""),
         ("<think>hm, 7", "all", None, ""),  # cut before it came to an answer
-        ("<thinking>a</thinking> b <think>c</think>", "all", None, "b"),
+        ("<thinking>a</thinking> b <think>c</think>", "all", None, ""),
+        ("so it is 6 </think>\n\n7", "all", None, "7"),  # a template wrote the beginning itself
+        ("<Think>6</THINK>7", "all", None, "7"),
         ("", "first", None, ""),
         ("\n \n", "last", None, ""),
     ],
@@ -34,5 +36,5 @@ def test_what_counts(written: str, lines: Any, after: str | None, answer: str) -
 def test_an_answer_is_part_of_what_was_written(written: str, lines: Any, after: str | None) -> None:
     answer = extract_answer(written, lines=lines, after=after)
     assert answer == answer.strip()
-    if "<think" not in written:
+    if "think" not in written.casefold():
         assert answer in written

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from stableprompt.errors import ConfigError, DataError
+from stableprompt.errors import ConfigError, DataError, RunError
 from stableprompt.tasks.archive import task_from_dict, task_to_dict, unseen
 from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.task import Task
+from stableprompt.tasks.templates import TargetTemplate
 
 Rows = list[dict[str, Any]]
 
@@ -161,6 +162,101 @@ def test_the_trivial_score() -> None:
     assert Task.from_records(free, kind="generation").trivial_score("test") == 6 / 8
 
 
+# --- traps in tables ---
+
+
+@pytest.mark.parametrize("column", ["hypothesis (en)", "review/text", "question?", "1st", "a:b"])
+def test_any_column_name_is_shown_to_the_target(column: str) -> None:
+    rows = [{**row, column: f"so {i}"} for i, row in enumerate(pair_rows())]
+    for text in (["premise", column], [column]):
+        task = Task.from_records(rows, text=text, label="label")
+        for example in (*task.train, *task.validation, *task.test):
+            assert all(value in example.text for value in example.fields.values())
+            assert "{" not in example.text
+    choice = [{**row, column: f"so {i}"} for i, row in enumerate(choice_rows())]
+    assert "so " in Task.from_records(choice, text=column).train[0].text
+
+
+def test_column_names_that_become_one() -> None:
+    rows = [{**row, "a/b": f"x {i}", "a?b": f"y {i}"} for i, row in enumerate(pair_rows())]
+    with pytest.raises(DataError, match="have names that are too alike"):
+        Task.from_records(rows, text=["a/b", "a?b"], label="label")
+
+
+def test_text_is_the_whole_input_even_if_a_field_is_called_text() -> None:
+    rows = [{**row, "text": row["question"]} for row in choice_rows()]
+    task = Task.from_records(rows, text="text", seed_prompt="Answer: {text}")
+    [message] = TargetTemplate().messages(task.seed_prompt, task.train[0])
+    assert message["content"] == f"Answer: {task.train[0].text}"
+    assert "A. " in message["content"]
+
+
+def test_a_field_called_choices_beside_choices() -> None:
+    rows = [{**row, "choices": "x", "options": row["choices"]} for row in choice_rows()]
+    with pytest.raises(DataError, match="a text column cannot be called 'choices'"):
+        Task.from_records(rows, text=["question", "choices"], choices="options")
+
+
+def test_choices_are_for_multiple_choice() -> None:
+    with pytest.raises(ConfigError, match="--choices is for multiple choice, not for generation"):
+        Task.from_records(choice_rows(), kind="generation", choices="choices")
+    [note] = Task.from_records(choice_rows()).notes
+    assert note == "choices are read from the column 'choices'; --kind says otherwise"
+    assert Task.from_records(choice_rows(), choices="choices").notes == ()
+
+
+def test_a_list_in_a_cell_of_text_makes_generation() -> None:
+    rows = [{"text": f"t {i}", "label": f'["a{i}", "b{i}"]'} for i in range(6)]
+    assert Task.from_records(rows).kind is TaskKind.GENERATION
+
+
+def test_rows_with_one_reference_each_are_put_together() -> None:
+    rows = [{"input": f"t {i // 2}", "output": f"a {i}"} for i in range(20)]
+    task = Task.from_records(rows, kind="generation")
+    for example in (*task.train, *task.validation, *task.test):
+        number = int(example.text.split()[1])
+        assert set(example.answers) == {f"a {2 * number}", f"a {2 * number + 1}"}
+    assert "10 duplicate rows dropped" in task.notes[0]
+
+
+def test_copies_with_different_labels_are_counted() -> None:
+    rows = [{"text": f"t {i}", "label": "ab"[i % 2]} for i in range(12)]
+    task = Task.from_records([*rows, {"text": "T  0", "label": "b"}])
+    assert task.notes[0] == "1 text has rows with different labels; one row is kept"
+
+
+def test_the_same_question_with_choices_in_another_order_is_the_same() -> None:
+    rows = [{**row, "split": split} for split in ("train", "test") for row in choice_rows()]
+    for row in rows[10:]:
+        row["choices"] = row["choices"][::-1]
+        row["answer"] = 2 - row["answer"]
+    rows += [{**row, "question": f"other {row['question']}", "split": "train"} for row in rows[:10]]
+    task = Task.from_records(rows)
+    assert "10 duplicate rows dropped (same text but for case and white space)" in task.notes
+    assert {e.fields["question"] for e in task.test} == {f"q{i}" for i in range(10)}
+    assert not {e.fields["question"] for e in task.train} & {f"q{i}" for i in range(10)}
+
+
+def test_choices_are_shuffled_where_the_right_one_always_stands_first() -> None:
+    rows = [{**row, "answer": 0} for row in choice_rows(30)]
+    task = Task.from_records(rows, choices="choices")
+    assert task.notes == ("the right choice always had the same place; choices shuffled",)
+    examples = [*task.train, *task.validation, *task.test]
+    assert {e.label for e in examples} == {"A", "B", "C"}
+    for example in examples:
+        number = example.fields["question"][1:]
+        listed = dict(line.split(". ") for line in example.fields["choices"].splitlines())
+        assert listed[example.label] == f"a{number}"
+    assert Task.from_records(rows, choices="choices", seed=5).layout == task.layout
+    again = {
+        e.text: e.label
+        for s in Task.from_records(rows, seed=5).splits.__class__.__slots__
+        for e in Task.from_records(rows, seed=5).splits.part(s)
+    }  # type: ignore[arg-type]
+    assert all(again[e.text] == e.label for e in examples)  # the order follows from the texts
+    assert Task.from_records(rows[:9], choices="choices").notes == ()
+
+
 # --- sizes ---
 
 
@@ -239,8 +335,31 @@ def test_a_metric_of_ones_own_is_never_looked_up_by_name() -> None:
 @pytest.mark.parametrize("name", ["os:system", "os.system", "__import__", "builtins.eval"])
 def test_a_run_folder_cannot_name_code_to_run(name: str) -> None:
     content = task_to_dict(Task.from_records(generation_rows())) | {"metric": name}
-    with pytest.raises(ConfigError, match="unknown metric"):
+    with pytest.raises(ConfigError, match="scored by a function of your own"):
         task_from_dict(content)
+
+
+def other(example: Example, prediction: str) -> float:
+    return 0.0
+
+
+def test_a_run_goes_on_with_its_own_metric_only() -> None:
+    mine = task_to_dict(Task.from_records(generation_rows(), metric=own))
+    built_in = task_to_dict(Task.from_records(generation_rows()))
+    for content in (mine, built_in):
+        with pytest.raises(ConfigError, match=r"is scored by '.*', the function given is 'other'"):
+            task_from_dict(content, other)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"kind": "foo"}, {"train": [{"x": 1}]}, {"layout": {"y": 2}}, {"label_words": 3}]
+)
+def test_a_damaged_archive_is_one_clear_line(damage: dict[str, Any]) -> None:
+    content = task_to_dict(Task.from_records(generation_rows())) | damage
+    with pytest.raises(RunError, match=r"task.json cannot be read .* start a new run"):
+        task_from_dict(content)
+    with pytest.raises(RunError, match="KeyError: 'kind'"):
+        task_from_dict({"name": "of an older version", "metric": "exact_match"})
 
 
 def test_what_decides_a_score_is_in_the_fingerprint() -> None:
@@ -253,6 +372,35 @@ def test_what_decides_a_score_is_in_the_fingerprint() -> None:
         ),
     ]
     assert len({task.fingerprint() for task in (base, *others)}) == 4
+
+
+def test_other_data_is_judged_as_the_run_was() -> None:
+    run = Task.from_records(generation_rows(), metric="token_f1", rubric="R", max_answer_tokens=7)
+    fresh = [{"input": f"new {i}", "outputs": ["a", "b"]} for i in range(10)]
+    seen = [{"input": e.text, "outputs": list(e.answers)} for e in (*run.train, *run.validation)]
+    rows = [{**row, "split": "test"} for row in (*fresh, *seen)]
+    rows += [{"input": f"t {i}", "outputs": ["a", "b"], "split": "train"} for i in range(5)]
+    judged = unseen(Task.from_records(rows), run)
+    assert {e.text for e in judged.test} == {f"new {i}" for i in range(10)}
+    assert judged.train == run.train and judged.validation == run.validation
+    assert (judged.metric, judged.rubric, judged.max_answer_tokens) == (run.metric, "R", 7)
+    assert judged.notes[-1] == "7 of 17 test texts left out: the run was tuned on them"
+
+
+def test_the_same_texts_with_corrected_answers_are_other_data() -> None:
+    run = Task.from_records(generation_rows())
+    corrected = [{**row, "outputs": [*row["outputs"], "also"]} for row in generation_rows()]
+    judged = unseen(Task.from_records(corrected), run)
+    assert all("also" in example.answers for example in judged.test)
+    assert unseen(Task.from_records(generation_rows()), run) is run
+
+
+def test_what_a_run_has_seen_whole_cannot_judge_it() -> None:
+    run = Task.from_records(generation_rows())
+    rows = [{"input": e.text, "outputs": ["x", "y"], "split": "test"} for e in run.train]
+    rows += [{"input": f"t {i}", "outputs": ["a", "b"], "split": "train"} for i in range(5)]
+    with pytest.raises(DataError, match="has seen every test example"):
+        unseen(Task.from_records(rows), run)
 
 
 def test_data_of_another_kind_cannot_be_judged_by_a_run() -> None:

@@ -61,22 +61,27 @@ def test_tags_of_thinking(prompt: str) -> None:
     assert fault_of(prompt) is PromptFault.THINK
 
 
+FIELDS = ("text", "premise", "hypothesis")
+
+
 @pytest.mark.parametrize(
-    ("prompt", "kept", "fault"),
+    ("prompt", "keep", "fault"),
     [
-        ("Sort {text}.", {"text"}, None),
-        ("Sort {{ text }} and {text}.", {"text"}, None),
-        ("Sort it.", {"text"}, PromptFault.PLACEHOLDER),  # lost
-        ("Sort {text} for {name}.", {"text"}, PromptFault.PLACEHOLDER),  # invented
-        ("Sort {premise}.", {"premise", "hypothesis"}, PromptFault.PLACEHOLDER),
-        ("Sort {txt}.", set(), PromptFault.PLACEHOLDER),
-        ('Reply {"team": ...}.', set(), None),  # braces, but no placeholder
+        ("Sort {text}.", "Do {text}", None),
+        ("Sort {{ text }} and {text}.", "Do {text}", None),  # filled in here, however spelled
+        ("Sort it.", "Do {text}", PromptFault.PLACEHOLDER),  # lost
+        ("Sort {text} for {name}.", "Do {text}", PromptFault.PLACEHOLDER),  # invented
+        ("Sort {premise}.", "{premise} {hypothesis}", PromptFault.PLACEHOLDER),
+        ("Sort {txt}.", "Do it.", PromptFault.PLACEHOLDER),
+        ('Reply {"team": ...}.', "Do it.", None),  # braces, but no placeholder
+        ("Sort it, {{name}}.", "Do it for {{name}}.", None),
+        ("Sort it, {name}.", "Do it for {{name}}.", PromptFault.PLACEHOLDER),  # the user's own
     ],
 )
 def test_placeholders_are_kept_and_none_is_invented(
-    prompt: str, kept: set[str], fault: PromptFault | None
+    prompt: str, keep: str, fault: PromptFault | None
 ) -> None:
-    found = find_fault(prompt, truncated=False, example_texts=(), kept=frozenset(kept))
+    found = find_fault(prompt, truncated=False, example_texts=(), keep=keep, fields=FIELDS)
     assert found is fault
 
 
@@ -93,6 +98,15 @@ OPEN = LeakIndex(["six hundred", "c", "Paris"], closed=False)
         ("Label = 'not sure'", CLOSED),
         ("The answer should be positive!", CLOSED),
         ("The answer is positive because it praises the film.", CLOSED),
+        ("The answer is always positive.", CLOSED),
+        ("The answer is positive for every text.", CLOSED),
+        ("The label is definitely positive.", CLOSED),
+        ("Reply with positive.", CLOSED),
+        ("Always answer 'negative'!", CLOSED),
+        ("Just say not sure", CLOSED),
+        ("The answer is always B.", LETTERS),
+        ("Reply with the letter C.", LETTERS),
+        ("Always output Paris.", OPEN),
         ("The correct answer is B.", LETTERS),
         ("Answer: (C)", LETTERS),
         ("the output is six hundred", OPEN),
@@ -117,6 +131,11 @@ def test_a_prompt_that_states_an_answer_leaks_it(prompt: str, leaks: LeakIndex) 
         ("Decide whether the review is positive.", CLOSED),
         ("The answer is unpositive.", CLOSED),
         ("The answer is a letter.", LETTERS),  # an article, not the choice
+        ("Output: A single letter.", LETTERS),
+        ("Answer: A letter", LETTERS),
+        ("Reply with a letter.", LETTERS),
+        ("Answer with positive or negative.", CLOSED),
+        ("Reply positive when it praises the film.", CLOSED),
         ("Output: A, B, C or D", LETTERS),
         ("The answer is the capital, such as Paris", OPEN),
         ("The output is a city in France", OPEN),
@@ -164,6 +183,13 @@ def test_words_keep_their_apostrophes() -> None:
     index = CopyIndex(["don't do", "it\u2019s not mine"])
     assert not index.is_copied_in("Don't do it")  # two words, not three
     assert index.is_copied_in("IT\u2019S not mine")
+
+
+def test_words_of_the_prompt_that_was_there_before_are_no_copy() -> None:
+    index = CopyIndex(["the weather in paris", LONG], allowed=f"Say {LONG} of the weather in Paris")
+    assert not index.is_copied_in("The weather in Paris")
+    assert not index.is_copied_in(LONG)
+    assert CopyIndex([LONG], allowed="one two three").is_copied_in(LONG)
 
 
 def test_without_texts_nothing_is_copied() -> None:

@@ -67,10 +67,10 @@ def test_an_example_that_spells_a_placeholder_is_never_shown() -> None:
 
 
 class Few:
-    """Scores a prompt by its number of examples; reads no prompt with more than ``most``."""
+    """Scores a prompt by its number of examples."""
 
-    def __init__(self, scores: dict[int, float], most: int = 99) -> None:
-        self.scores, self.most = scores, most
+    def __init__(self, scores: dict[int, float]) -> None:
+        self.scores = scores
         self.asked: list[tuple[str, Purpose]] = []
 
     def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
@@ -78,10 +78,6 @@ class Few:
         score = self.scores[prompt.count("Input:")]
         values = tuple(float(i < score * len(examples)) for i in range(len(examples)))
         return PromptScore(score, 0.0, score, values, ("",) * len(examples))
-
-    def fits(self, prompt: str, examples: Sequence[Example]) -> bool:
-        assert set(examples) == {*TASK.validation, *TASK.test}
-        return prompt.count("Input:") <= self.most
 
 
 def choose(scorer: Any, number: int = 2) -> Any:
@@ -102,10 +98,3 @@ def test_demonstrations_are_kept_where_they_are_better_on_validation() -> None:
 def test_and_not_where_they_are_no_better(score: float) -> None:
     chosen = choose(Few({0: 0.5, 2: score}))
     assert chosen.prompt == chosen.instruction == "Sort."
-
-
-def test_sets_that_the_target_cannot_read_are_left_out() -> None:
-    scorer = Few({0: 0.5, 2: 1.0}, most=1)
-    chosen = choose(scorer)
-    assert chosen.prompt == "Sort."
-    assert [prompt for prompt, _ in scorer.asked] == ["Sort."]

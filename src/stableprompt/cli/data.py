@@ -1,6 +1,7 @@
 """DATA on the command line: a file, a hub data set, or the name of a task; and its options."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,28 +62,34 @@ class DataOptions:
     seed_prompt: str | None = None
 
 
-def load_task(data: str, given: DataOptions, *, seed: int) -> Task:
+def load_task(data: str, given: DataOptions, *, seed: int, like: Task | None = None) -> Task:
     """Load DATA; a file wins over a task of the same name.
+
+    Args:
+        data: As on the command line.
+        given: The options beside it.
+        seed: Decides which example goes to which split.
+        like: A task whose kind, layout and metric the examples are to have.
 
     Raises:
         DataError: it is none of these, or its rows cannot be used.
         ConfigError: an option contradicts the data.
     """
-    options = _options(given, seed)
-    path = Path(data)
+    options = _options(given, seed, like)
     if data.startswith(HUB_PREFIX):
         return Task.from_hub(data.removeprefix(HUB_PREFIX), **options)
-    if path.is_file():
-        return Task.from_file(path, **options)
-    if data and path.is_dir() and not is_named(data):
+    # os.path, not pathlib: it answers False for a name that cannot exist.
+    if os.path.isfile(data):
+        return Task.from_file(data, **options)
+    if os.path.isdir(data) and not is_named(data):
         raise DataError(f"{data} is a folder; give the file in it that holds the examples")
-    if is_named(data) or not path.suffix:
+    if is_named(data) or not os.path.splitext(data)[1]:
         if given.text or given.label or given.choices or given.kind:
             raise DataError(
                 f"{data} is a task by name, it takes no --text, --label, --choices and --kind"
             )
         return load_named(data, data_dir=given.data_dir, fold=seed, overrides=options)
-    return Task.from_file(path, **options)  # says what is wrong with the file
+    return Task.from_file(data, **options)  # says what is wrong with the file
 
 
 def custom_metric(name: str | None) -> Callable[..., float] | None:
@@ -107,7 +114,7 @@ def custom_metric(name: str | None) -> Callable[..., float] | None:
     return found  # type: ignore[no-any-return]
 
 
-def _options(given: DataOptions, seed: int) -> LoadOptions:
+def _options(given: DataOptions, seed: int, like: Task | None) -> LoadOptions:
     options: LoadOptions = {
         "text": given.text,
         "label": given.label,
@@ -117,6 +124,11 @@ def _options(given: DataOptions, seed: int) -> LoadOptions:
         "seed_prompt": given.seed_prompt,
         "seed": seed,
     }
+    if like is not None:
+        options["kind"] = like.kind
+        options["input_format"] = like.layout.layout
+        options["choice_style"] = like.layout.choice_style
+        options["metric"] = None  # judged by the one of the run, in ``unseen``
     if given.limit:
         options["limit"] = dict(map(_limit, given.limit))
     return options

@@ -70,11 +70,17 @@ def command(
         raise ConfigError("the prompt is empty; give the text to score")
     settings = make_config(*layers)  # a typing error shows before a model is loaded
     options = DataOptions(text, label, choices, kind, metric, data_dir, limit)
-    task = load_task(data, options, seed=settings.split_seed)
     given = merge(*layers)
-    if run is not None:
-        prompt, task, used = _as_in_run(run, task, custom_metric(metric))
-        given = merge(used, given)
+    if run is None:
+        task = load_task(data, options, seed=settings.split_seed)
+    else:
+        own = custom_metric(metric)
+        if metric is not None and own is None:
+            raise ConfigError("--run scores by the metric of the run; leave --metric out")
+        prompt, used, as_in_run = _as_in_run(run, own)
+        task = load_task(data, options, seed=settings.split_seed, like=used)
+        task = unseen(task, used, split)
+        given = merge(as_in_run, given)
     from stableprompt import build
 
     console = make_console()
@@ -88,19 +94,19 @@ def command(
     console.print(f"{estimate.metric} on {split}: {figure(estimate)}{beside}{near}")
 
 
-def _as_in_run(
-    run_dir: Path, task: Task, metric: CustomMetric | None
-) -> tuple[str, Task, dict[str, Any]]:
-    """A finished run's prompt, the examples it may be judged on, and how it was scored.
+def _as_in_run(run_dir: Path, metric: CustomMetric | None) -> tuple[str, Task, dict[str, Any]]:
+    """A finished run's prompt, its task, and how it was scored.
 
     Raises:
         RunError: it is no run folder, or the run is not finished.
-        DataError: nothing is left that the run has not seen.
+        ConfigError: the run has a metric of the user's own, and it was not given.
     """
     folder = RunFolder.open(run_dir)
     result = folder.read_json(RESULT)
     used = make_config(folder.read_json(CONFIG))
-    fair = unseen(task, task_from_dict(folder.read_json(TASK), metric))
-    sections = {"target": used.target.model_dump(), "judge": used.judge.model_dump()}
-    settings = {**sections, "dtype": used.dtype, "device": used.device}
-    return str(result["prompt"]), fair, settings
+    task = task_from_dict(folder.read_json(TASK), metric)
+    # The longest answer may have been derived from the run's own training split.
+    room = result["setting"].get("max_answer_tokens") or None
+    target = {**used.target.model_dump(), "max_answer_tokens": room}
+    settings = {"target": target, "judge": used.judge.model_dump()}
+    return str(result["prompt"]), task, {**settings, "dtype": used.dtype, "device": used.device}

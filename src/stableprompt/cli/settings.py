@@ -35,6 +35,8 @@ def _parse(value: str) -> Any:
         parsed = yaml.safe_load(value)
     except (ValueError, yaml.YAMLError):  # yaml reads dates, and 2024-13-45 is none
         return value
+    if "#" in value or (parsed is None and value.strip() not in ("", "null", "~")):
+        return value  # YAML takes what stands behind # for a remark, but here it was meant
     if not isinstance(parsed, str | int | float | list | None):  # {text} is a text, not a mapping
         return value
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text

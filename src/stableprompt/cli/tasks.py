@@ -112,8 +112,10 @@ def _print_task(console: Console, task: Task, target: TargetConfig) -> None:
         "metric": task.metric.name,
         "examples": sizes,
         "answers": _answers(task),
-        trivial_name(task.kind): f"{task.trivial_score('test') or 0.0:.3f} on test",
     }
+    trivial = task.trivial_score("test")
+    if trivial is not None:
+        lines[trivial_name(task.kind)] = f"{trivial:.3f} on test"
     _print_lines(console, lines)
     for note in task.notes:
         console.print(f"note: {note}")

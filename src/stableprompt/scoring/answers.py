@@ -3,7 +3,11 @@
 import re
 from typing import Final, Literal
 
-_THINKING: Final = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)\s*", re.DOTALL)
+# Up to the last end of thinking, whether or not its beginning was written (some chat templates
+# write it themselves); or a beginning without an end.
+_THINKING: Final = re.compile(
+    r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE
+)
 
 
 def extract_answer(

@@ -80,8 +80,7 @@ class Scorer:
         else:
             predictions, difference = self._chosen(prompt, examples, purpose)
         values = self._values(examples, predictions)
-        together = self._task.metric.together
-        score = together(examples, predictions) if together else sum(values) / len(values)
+        score = self._task.metric.score(examples, predictions, values)
         reward = prompt_reward(
             score,
             difference or 0.0,
@@ -89,11 +88,6 @@ class Scorer:
             softmax_weight=self._reward.softmax_weight,
         )
         return PromptScore(score, difference, reward, tuple(values), tuple(predictions))
-
-    def fits(self, prompt: str, examples: Sequence[Example]) -> bool:
-        """Whether the target can read the prompt with each of the examples, and answer."""
-        room = self._answers.max_answer_tokens or 0
-        return all(self._target.fits(c, room) for c in self._conversations(prompt, examples))
 
     def _values(self, examples: Sequence[Example], predictions: Sequence[str]) -> list[float]:
         if self._judge is None:

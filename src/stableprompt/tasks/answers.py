@@ -13,6 +13,11 @@ from stableprompt.tasks.formats import MOST_CHOICES
 from stableprompt.tasks.wording import listed, quoted
 
 
+def has_several(value: object) -> bool:
+    """Whether a cell holds a list of several answers."""
+    return len(_listed(value)) > 1
+
+
 def label_name(value: object, place: str) -> str | None:
     """The label as a stripped string, None if it is missing.
 
@@ -78,60 +83,90 @@ def choices_of(value: object, place: str) -> list[str]:
     return choices
 
 
-def right_choices(value: object, cell: object, place: str) -> list[str]:
-    """The texts of the right choices, usually one; empty if the value is missing.
+def right_choices(values: Sequence[object], cells: Sequence[object]) -> list[list[str]]:
+    """The texts of the right choices of each row, usually one; empty where the value is missing.
+
+    The whole column is read in one way: as texts of choices where all are; else as their names
+    (letters, A being the first, or as a hub data set calls them); else as numbers from 0.
 
     Args:
-        value: The text of a choice, its letter (A is the first), its number (0 is the first), or
-            a list of these.
-        cell: The cell with the choices.
-        place: Where the row stands, for the message.
+        values: What is right, row by row; or lists of these where several are.
+        cells: The cells with the choices.
 
     Raises:
-        DataError: there is no such choice, or none is wrong.
+        DataError: some row names no choice, or all; or the column can be read in two ways.
     """
-    raw = _raw_choices(cell)  # as counted by whoever wrote the data: repeated ones included
-    given = cell.get("label") if isinstance(cell, Mapping) else None
-    called = [str(name) for name in _listed(given)] if given is not None else string.ascii_uppercase
-    names = dict(zip(called, raw, strict=False))
-    right = []
-    for item in map(_plain, _listed(value)):
-        if item is None or item == "":
-            continue
-        chosen = _chosen(item, raw, names)
-        if chosen is None:
-            raise DataError(
-                f"the label in {place} is {quoted(item)}, and the choices are {listed(raw)}: "
-                "write the text of one of them, its letter, or its number counted from 0"
-            )
-        right.append(chosen)
-    if set(right) == set(raw):
+    raw = [_raw_choices(cell) for cell in cells]  # as the data count them: repeated ones included
+    named = [_named(cell, own) for cell, own in zip(cells, raw, strict=True)]
+    numbered = [{str(i): text for i, text in enumerate(own)} for own in raw]
+    texts = [dict(zip(own, own, strict=True)) for own in raw]
+    wanted = [[_plain(item) for item in _listed(value)] for value in values]
+    wanted = [[item for item in items if item is not None and item != ""] for items in wanted]
+    readings = [_read(wanted, known) for known in (texts, named, numbered)]
+    by_text, by_number = readings[0], readings[2]
+    whole = all(isinstance(item, int) for items in wanted for item in items)
+    if whole and by_text is not None and by_number is not None and by_text != by_number:
         raise DataError(
-            f"in {place} every choice is right: {listed(raw)}; such a row tells prompts nothing "
-            "apart, so remove it"
+            "the labels are numbers that could be texts of choices or places in their list: "
+            "write them as letters (A is the first)"
         )
-    return list(dict.fromkeys(right))
+    right = next((reading for reading in readings if reading is not None), None)
+    if right is None:
+        raise _no_choice(wanted, raw, (texts, named, numbered))
+    for number, (chosen, own) in enumerate(zip(right, raw, strict=True), start=1):
+        if set(chosen) == set(own):
+            raise DataError(
+                f"in row {number} every choice is right: {listed(own)}; such a row tells prompts "
+                "nothing apart, so remove it"
+            )
+    return right
+
+
+def _named(cell: object, raw: Sequence[str]) -> dict[str, str]:
+    given = cell.get("label") if isinstance(cell, Mapping) else None
+    names = [str(name) for name in _listed(given)] if given is not None else string.ascii_uppercase
+    return dict(zip(names, raw, strict=False))
+
+
+def _read(
+    wanted: Sequence[Sequence[object]], known: Sequence[Mapping[str, str]]
+) -> list[list[str]] | None:
+    """Each row's right choices if all are known; None if one is not."""
+    right = []
+    for items, own in zip(wanted, known, strict=True):
+        keys = [str(item).strip() for item in items]
+        if not all(key in own for key in keys):
+            return None
+        right.append(list(dict.fromkeys(own[key] for key in keys)))
+    return right
+
+
+def _no_choice(
+    wanted: Sequence[Sequence[object]],
+    raw: Sequence[Sequence[str]],
+    readings: Sequence[Sequence[Mapping[str, str]]],
+) -> DataError:
+    for number, (items, own) in enumerate(zip(wanted, raw, strict=True), start=1):
+        for item in items:
+            if not any(str(item).strip() in reading[number - 1] for reading in readings):
+                return DataError(
+                    f"the label in row {number} is {quoted(item)}, and the choices are "
+                    f"{listed(own)}: write the text of one of them, its letter, or its number "
+                    "counted from 0"
+                )
+    return DataError(
+        "the label column names choices in different ways: write the texts in all rows, or the "
+        "letters, or the numbers counted from 0"
+    )
 
 
 def _raw_choices(value: object) -> list[str]:
     if isinstance(value, Mapping):
         value = value.get("text")
-    items = _listed(value)
+    items = _listed(value, numbers=True)
     if isinstance(value, str) and len(items) == 1:
         items = value.split("|")
     return ["" if item is None else str(item).strip() for item in map(_plain, items)]
-
-
-def _chosen(item: object, choices: Sequence[str], names: Mapping[str, str]) -> str | None:
-    text = str(item).strip()
-    if isinstance(item, str) and text in choices:
-        return text
-    if text in names:
-        return names[text]
-    # A CSV file has no numbers, only digits; many of them are no number of a choice.
-    if isinstance(item, bool) or not text.isdecimal() or len(text) > 3:
-        return None
-    return choices[int(text)] if int(text) < len(choices) else None
 
 
 def _plain(value: object) -> object:
@@ -145,8 +180,13 @@ def _plain(value: object) -> object:
     return value
 
 
-def _listed(value: object) -> list[Any]:
-    """The items of a list, of a list in JSON, or the value alone."""
+def _listed(value: object, *, numbers: bool = False) -> list[Any]:
+    """The items of a list, of a list of texts in JSON, or the value alone.
+
+    Args:
+        value: A cell.
+        numbers: Whether a list of anything in JSON is a list, too.
+    """
     if isinstance(value, list | tuple | np.ndarray):
         return list(value)
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -155,5 +195,7 @@ def _listed(value: object) -> list[Any]:
         except (ValueError, RecursionError):
             return [value]
         texts = isinstance(items, list) and all(isinstance(item, str) for item in items)
-        return items if texts else [value]  # [1, 2] may well be the answer itself
+        return (
+            items if texts or (numbers and isinstance(items, list)) else [value]
+        )  # [1, 2] may well be the answer itself
     return [value]

@@ -1,17 +1,17 @@
 """A task as plain JSON values, and back; and what of other data a run has not seen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from stableprompt.errors import DataError
+from stableprompt.errors import ConfigError, DataError, RunError, StablePromptError
 from stableprompt.tasks.example import Example, TaskKind
-from stableprompt.tasks.folding import fold
 from stableprompt.tasks.formats import InputFormat
-from stableprompt.tasks.metrics.registry import resolve_metric
-from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits
+from stableprompt.tasks.metrics.registry import METRICS, resolve_metric
+from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits, identity
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.verbalizer import Verbalizer
+from stableprompt.tasks.wording import listed
 
 CustomMetric = Callable[[Example, str], float]
 
@@ -41,23 +41,51 @@ def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = Non
             looked up by its name: a run folder is data, and what is in it must not be run.
 
     Raises:
-        ConfigError: the task has a metric of the user's own, and it was not given.
+        ConfigError: the task has a metric of the user's own, and another or none was given.
+        RunError: the content is damaged.
     """
-    kind = TaskKind(content["kind"])
+    if metric is not None and name_of(metric) != content.get("metric"):
+        raise ConfigError(
+            f"the run is scored by {content.get('metric')!r}, the function given is "
+            f"{name_of(metric)!r}; give the same one"
+        )
+    try:
+        return _task(content, metric)
+    except StablePromptError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"the run's task.json cannot be read ({type(error).__name__}: {error}): it is damaged, "
+            "or of another version; start a new run"
+        ) from error
+
+
+def _task(content: Mapping[str, Any], metric: CustomMetric | None) -> Task:
+    kind, name = TaskKind(content["kind"]), content["metric"]
+    if metric is None and name not in METRICS:
+        raise ConfigError(
+            f"the run is scored by a function of your own, {name!r}: give it again with "
+            f"--metric MODULE:{name} (metric=... in Python)"
+        )
     words = content["label_words"]
-    parts = {name: tuple(map(_example, content[name])) for name in SPLIT_NAMES}
+    parts = {part: tuple(map(_example, content[part])) for part in SPLIT_NAMES}
     return Task(
         name=content["name"],
         kind=kind,
         splits=Splits(**parts),
         layout=InputFormat(**content["layout"]),
-        metric=resolve_metric(content["metric"] if metric is None else metric, kind),
+        metric=resolve_metric(name if metric is None else metric, kind),
         verbalizer=None if words is None else Verbalizer(words),
         seed_prompt=content["seed_prompt"],
         max_answer_tokens=content["max_answer_tokens"],
         rubric=content["rubric"],
         notes=tuple(content["notes"]),
     )
+
+
+def name_of(metric: CustomMetric) -> str:
+    """What a function is called in results."""
+    return str(getattr(metric, "__name__", type(metric).__name__))
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -72,42 +100,44 @@ def _example(row: Mapping[str, Any]) -> Example:
     return Example(row["text"], row["label"], **several, fields=dict(row.get("fields", {})))
 
 
-def unseen(task: Task, used: Task) -> Task:
+def unseen(task: Task, used: Task, split: SplitName = "test") -> Task:
     """The examples that a prompt tuned on ``used`` may be judged on, scored as it was.
 
-    The same texts keep the splits that they had in the run. Of other data, every text that the
-    run had in train or validation is left out, and the notes say how many.
+    The same examples keep the splits that they had in the run. Of other data, every text that the
+    run had elsewhere is left out of the split that is judged, and the notes say how many; the
+    other splits are the run's own.
 
     Args:
-        task: What is to be scored.
+        task: What is to be scored, laid out as in the run.
         used: The task of the run.
+        split: Which split is judged.
 
     Raises:
-        DataError: the kinds differ, or a split would be empty.
+        DataError: the kinds differ, or nothing is left.
     """
     if task.kind is not used.kind:
         raise DataError(
             f"the run was tuned for {used.kind}, these examples are {task.kind}; give data of the "
             "same kind, or say what it is with --kind"
         )
-    if _texts(task, SPLIT_NAMES) == _texts(used, SPLIT_NAMES):
+    if _content(task) == _content(used):
         return used
-    seen = _texts(used, ("train", "validation"))
-    kept = {
-        name: tuple(e for e in task.splits.part(name) if fold(e.text) not in seen)
-        for name in SPLIT_NAMES
-    }
-    dropped = sum(len(task.splits.part(name)) - len(kept[name]) for name in SPLIT_NAMES)
-    same_labels = set(task.labels) == set(used.labels)
-    note = (f"{dropped} texts that the run was tuned on left out",) if dropped else ()
-    return replace(
-        task,
-        splits=Splits(**kept),
-        metric=used.metric,
-        verbalizer=used.verbalizer if same_labels else task.verbalizer,
-        notes=(*task.notes, *note),
-    )
+    names = SPLIT_NAMES[:2] if split == "test" else SPLIT_NAMES
+    seen = {identity(e) for name in names for e in used.splits.part(name)}
+    kept = tuple(e for e in task.splits.part(split) if identity(e) not in seen)
+    if not kept:
+        raise DataError(f"the run has seen every {split} example of this data; give others")
+    found = task.splits.part(split)
+    dropped = len(found) - len(kept)
+    told = f"{dropped} of {len(found)} {split} texts left out: the run was tuned on them"
+    note = (told,) if dropped else ()
+    if set(task.labels) != set(used.labels):
+        raise DataError(
+            f"the run knows the labels {listed(used.labels)}, this data has {listed(task.labels)}; "
+            "give data with the same labels"
+        )
+    return replace(used, splits=replace(used.splits, **{split: kept}), notes=(*task.notes, *note))
 
 
-def _texts(task: Task, names: Sequence[SplitName]) -> set[str]:
-    return {fold(example.text) for name in names for example in task.splits.part(name)}
+def _content(task: Task) -> set[tuple[str, tuple[str, ...]]]:
+    return {(identity(e), e.answers) for name in SPLIT_NAMES for e in task.splits.part(name)}

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final, TypedDict
 
 from stableprompt.errors import ConfigError, DataError
-from stableprompt.tasks.answers import label_name
+from stableprompt.tasks.answers import has_several, label_name
 from stableprompt.tasks.columns import Columns, resolve_columns
 from stableprompt.tasks.example import Example, TaskKind
-from stableprompt.tasks.formats import ChoiceStyle, InputFormat
+from stableprompt.tasks.formats import CHOICES, ChoiceStyle, InputFormat
 from stableprompt.tasks.near_duplicates import near_duplicate_note, near_duplicates
-from stableprompt.tasks.records import Record, examples_from, split_names_from
+from stableprompt.tasks.records import Record, examples_from, field_names, split_names_from
 from stableprompt.tasks.splits import (
     DEFAULT_FRACTIONS,
     SPLIT_NAMES,
@@ -19,6 +19,8 @@ from stableprompt.tasks.splits import (
     carve_validation,
     drop_duplicates,
     limit_splits,
+    merge_answers,
+    num_contradictions,
     split_examples,
 )
 from stableprompt.tasks.verbalizer import Verbalizer
@@ -26,6 +28,10 @@ from stableprompt.tasks.wording import listed, quoted
 
 MOST_LABELS: Final = 50
 """More distinct labels than this are taken for free text."""
+FEWEST_TO_SHUFFLE: Final = 10
+"""In fewer rows the right choices may all have one place by chance."""
+MOST_COMPARED: Final = 20_000
+"""Texts from one template take time that grows with the square of their number."""
 
 
 class LoadOptions(TypedDict, total=False):
@@ -108,10 +114,17 @@ def load_splits(records: Iterable[Record], options: LoadOptions) -> LoadedSplits
         options.get("label"),
         options.get("choices"),
     )
-    kind = _kind_of(rows, columns, options.get("kind"))
+    named_choices = options.get("choices") is not None
+    kind = _kind_of(rows, columns, options.get("kind"), named_choices=named_choices)
     layout = _layout_of(columns, kind, options)
     examples = examples_from(rows, columns, kind, layout)
-    given, dropped = drop_duplicates(_as_given(rows, columns, examples))
+    one_place = kind is TaskKind.MULTIPLE_CHOICE and _have_one_place(examples)
+    if one_place:
+        examples = examples_from(rows, columns, kind, layout, shuffled=True)
+    rough = _as_given(rows, columns, examples)
+    if kind is TaskKind.GENERATION:
+        rough = merge_answers(rough)
+    given, dropped = drop_duplicates(rough)
 
     labels: tuple[str, ...] = ()
     if kind is TaskKind.CLASSIFICATION:
@@ -125,7 +138,11 @@ def load_splits(records: Iterable[Record], options: LoadOptions) -> LoadedSplits
     )
     if labels:
         _require_labels_in_train(splits)
-    notes = _notes(splits, whole, given, dropped, labels)
+    notes = [
+        *_notes_on_reading(rough, columns, kind, named_choices),
+        *(["the right choice always had the same place; choices shuffled"] if one_place else []),
+        *_notes_on_splits(splits, whole, given, dropped, labels),
+    ]
     return LoadedSplits(splits, kind, layout, labels, tuple(notes))
 
 
@@ -174,7 +191,9 @@ def _checked_rows(records: Iterable[Record]) -> list[Record]:
     return rows
 
 
-def _kind_of(rows: Sequence[Record], columns: Columns, asked: str | None) -> TaskKind:
+def _kind_of(
+    rows: Sequence[Record], columns: Columns, asked: str | None, *, named_choices: bool
+) -> TaskKind:
     if asked is not None and asked not in list(TaskKind):
         raise ConfigError(f"kind must be one of {', '.join(TaskKind)}, found {asked!r}")
     if asked == TaskKind.MULTIPLE_CHOICE and columns.choices is None:
@@ -182,25 +201,36 @@ def _kind_of(rows: Sequence[Record], columns: Columns, asked: str | None) -> Tas
             "multiple_choice needs a column with the choices of each example: name it with "
             "--choices COLUMN (choices=... in Python)"
         )
+    if named_choices and asked not in (None, TaskKind.MULTIPLE_CHOICE):
+        raise ConfigError(f"--choices is for multiple choice, not for {asked}; leave one out")
     if asked is not None:
         return TaskKind(asked)
     if columns.choices is not None:
         return TaskKind.MULTIPLE_CHOICE
-    several = any(
-        isinstance(row.get(columns.label), list | tuple) and len(row[columns.label]) > 1  # type: ignore[arg-type]
-        for row in rows
-    )
+    several = any(has_several(row.get(columns.label)) for row in rows)
     return TaskKind.GENERATION if several else TaskKind.CLASSIFICATION
+
+
+def _have_one_place(examples: Sequence[Example]) -> bool:
+    """Whether the right choice always has the same place, so that the place gives it away."""
+    places = {example.choices.index(example.label) for example in examples}
+    return len(examples) >= FEWEST_TO_SHUFFLE and len(places) == 1
 
 
 def _layout_of(columns: Columns, kind: TaskKind, options: LoadOptions) -> InputFormat:
     with_choices = kind is TaskKind.MULTIPLE_CHOICE
     style = options.get("choice_style", "letters")
     given = options.get("input_format")
+    names = field_names(columns.fields)
+    if with_choices and CHOICES in names:
+        raise DataError(
+            f"a text column cannot be called {quoted(CHOICES)} beside a column of choices: "
+            "rename it"
+        )
     if given is None:
-        return InputFormat.plain(columns.fields, with_choices=with_choices, choice_style=style)
+        return InputFormat.plain(names, with_choices=with_choices, choice_style=style)
     layout = InputFormat(given, style)
-    layout.require_fields(columns.fields, with_choices=with_choices)
+    layout.require_fields(names, with_choices=with_choices)
     return layout
 
 
@@ -257,11 +287,22 @@ def _require_labels_in_train(splits: Splits) -> None:
         if unseen:
             raise DataError(
                 f"the {name} split has labels that train does not have: {listed(unseen)}; add "
-                "train examples of them that are not repeated in another split, or remove them"
+                "train examples of them that are not repeated in another split, remove them, or "
+                "raise --limit train"
             )
 
 
-def _notes(
+def _notes_on_reading(
+    rough: Splits, columns: Columns, kind: TaskKind, named_choices: bool
+) -> Iterable[str]:
+    if kind is TaskKind.MULTIPLE_CHOICE and not named_choices:
+        yield f"choices are read from the column {quoted(columns.choices)}; --kind says otherwise"
+    if kind is TaskKind.CLASSIFICATION and (count := num_contradictions(rough)):
+        texts = "1 text has rows" if count == 1 else f"{count} texts have rows"
+        yield f"{texts} with different labels; one row is kept"
+
+
+def _notes_on_splits(
     splits: Splits, whole: Splits, given: Splits, dropped: int, labels: Sequence[str]
 ) -> Iterable[str]:
     if dropped:
@@ -277,6 +318,7 @@ def _notes(
         absent = sorted(set(labels) - {example.label for example in splits.part(name)})
         if absent:
             yield f"no {name} example has the label {listed(absent)}"
-    near = near_duplicate_note(near_duplicates(splits))
-    if near:
+    if sum(len(splits.part(name)) for name in SPLIT_NAMES) > MOST_COMPARED:
+        yield f"nearly equal texts were not looked for among more than {MOST_COMPARED} examples"
+    elif near := near_duplicate_note(near_duplicates(splits)):
         yield near

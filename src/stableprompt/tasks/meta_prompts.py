@@ -42,7 +42,7 @@ class MetaPrompt:
 
     Attributes:
         style: "improve" or "paper", see the module.
-        max_example_chars: Longer example texts are cut to this length, the
+        max_example_chars: Longer example texts and answers are cut to this length, the
             ellipsis included.
     """
 
@@ -93,7 +93,8 @@ class MetaPrompt:
     def _pairs(self, pairs: Sequence[tuple[str, str]], layout: str) -> str:
         # str.format reads braces in the layout only, never in the values: they stay as they are.
         return "\n\n".join(
-            layout.format(text=self._shortened(text), label=answer) for text, answer in pairs
+            layout.format(text=self._shortened(text), label=self._shortened(answer))
+            for text, answer in pairs
         )
 
     def _shortened(self, text: str) -> str:

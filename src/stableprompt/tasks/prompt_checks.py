@@ -11,11 +11,11 @@ words count as few words, so that copies in them are found less often.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
-from stableprompt.tasks.placeholders import placeholders
+from stableprompt.tasks.placeholders import marks
 
 COPIED_RUN: Final = 8
 """So many consecutive words of an example text are a copy."""
@@ -27,7 +27,17 @@ _THINK_TAG = re.compile(r"</?\s*think(?:ing)?\s*>", re.IGNORECASE)
 # "The answer is", "Output:", "label = " ...; group 1 is the rest of the sentence.
 _STATEMENT = re.compile(
     r"\b(?:answer|output|label|result|response)s?\b(?:[ \t]+(?:should|must|will|would))?"
-    r"[ \t]*(?:is|are|be|:|=)[ \t]*([^\n.;!?]+)",
+    r"(?:[ \t]+(?:always|simply|just))?[ \t]*(?:is|are|be|:|=)[ \t]*([^\n.;!?]+)",
+    re.IGNORECASE,
+)
+# "Always reply with", "Say"; group 1 is the rest of the sentence, which must then be an answer.
+_ORDER = re.compile(
+    r"\b(?:answer|reply|respond|say|output|write|return)(?:[ \t]+with)?[ \t]+([^\n.;!?]+)",
+    re.IGNORECASE,
+)
+_FILLERS = re.compile(
+    r"^\W*(?:always|definitely|probably|certainly|simply|just|only|the word|the letter)\b|"
+    r"\b(?:(?:to|for|in) (?:all|every|any|each)(?: [\w ]*)?|always|only)\W*$",
     re.IGNORECASE,
 )
 # Behind these an answer is a rule and no statement: "The answer is yes if ...".
@@ -62,15 +72,21 @@ class CopyIndex:
 
     A text of 3 to 8 words is kept whole, of a longer one every run of 8 words,
     so that both rules are one look-up.
+
+    Args:
+        texts: What must not be copied.
+        allowed: A text whose own runs of words are no copy: the prompt that was there before.
     """
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    def __init__(self, texts: Iterable[str], *, allowed: str = "") -> None:
         self._runs: set[tuple[str, ...]] = set()
         for text in texts:
             words = _words(text)
             if len(words) >= SHORTEST_TEXT:
                 self._runs.update(_runs(words, min(len(words), COPIED_RUN)))
         self._lengths = sorted({len(run) for run in self._runs})
+        own = _words(allowed)
+        self._runs -= {run for length in self._lengths for run in _runs(own, length)}
 
     def is_copied_in(self, prompt: str) -> bool:
         """Whether the prompt holds a whole text, or 8 consecutive words of one."""
@@ -90,20 +106,45 @@ class LeakIndex:
     """
 
     def __init__(self, answers: Iterable[str], *, closed: bool) -> None:
-        self._answers = {_bare(answer): answer for answer in answers if _bare(answer)}
+        given = list(dict.fromkeys(answer for answer in answers if _bare(answer)))
+        self._bare = {_bare(answer) for answer in given}
+        # One look for all answers at once; the longest first, so that "not sure" is not "not".
+        # An answer of one letter must be written as it is, and before no word in small letters:
+        # "a" and "A single word" have an article.
+        long = [re.escape(a) for a in sorted(given, key=len, reverse=True) if len(a) > 1]
+        short = [re.escape(a) for a in given if len(a) == 1]
+        self._named = [
+            re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w){behind}", flags)
+            for words, behind, flags in (
+                (long, "", re.IGNORECASE),
+                (short, "(?! [a-z])", re.NOFLAG),
+            )
+            if words
+        ]
         self._closed = closed
 
     def is_stated_in(self, prompt: str) -> bool:
         """Whether the prompt says that the answer, the output or the label is one of them."""
-        return any(self._is_stated(match.group(1)) for match in _STATEMENT.finditer(prompt))
+        stated = any(self._is_stated(match.group(1)) for match in _STATEMENT.finditer(prompt))
+        return stated or any(self._is_answer(m.group(1)) for m in _ORDER.finditer(prompt))
+
+    def _is_answer(self, rest: str) -> bool:
+        while (shorter := _FILLERS.sub("", rest)) != rest:
+            rest = shorter
+        return _bare(rest) in self._bare
 
     def _is_stated(self, rest: str) -> bool:
-        if _bare(rest) in self._answers:
+        if self._is_answer(rest):
             return True
+        while (shorter := _FILLERS.sub("", rest)) != rest:
+            rest = shorter
         if not self._closed or _CONDITION.search(rest):
             return False
-        named = [answer for answer in self._answers.values() if _names(answer, rest)]
-        return len(named) == 1 and _names(named[0], rest, at_start=True)
+        found = [match for pattern in self._named for match in pattern.finditer(rest)]
+        named = {match.group().casefold() for match in found}
+        return len(named) == 1 and not rest[: min(m.start() for m in found)].strip(
+            "\"'([\u201c\u2018 "
+        )
 
 
 def find_fault(
@@ -112,7 +153,8 @@ def find_fault(
     truncated: bool,
     example_texts: CopyIndex | Iterable[str],
     special_tokens: Sequence[str] = (),
-    kept: frozenset[str] | None = None,
+    keep: str | None = None,
+    fields: Collection[str] = (),
     leaks: LeakIndex | None = None,
 ) -> PromptFault | None:
     """The first fault of the prompt, or None; BABBLE is never found here.
@@ -122,7 +164,8 @@ def find_fault(
         truncated: Whether it stopped at the length limit.
         example_texts: What must not be copied; prepare it once as a ``CopyIndex``.
         special_tokens: Of the tokenizers of agent and target, such as ``<|im_end|>``.
-        kept: The placeholders that it must have, no more and no fewer; None: any.
+        keep: The prompt whose placeholders it must have, no more and no fewer; None: any.
+        fields: The placeholders that are filled in here, see ``marks``.
         leaks: The answers that it must not state.
     """
     index = example_texts if isinstance(example_texts, CopyIndex) else CopyIndex(example_texts)
@@ -131,11 +174,15 @@ def find_fault(
         (PromptFault.TRUNCATED, lambda: truncated),
         (PromptFault.THINK, lambda: _THINK_TAG.search(prompt) is not None),
         (PromptFault.MARKUP, lambda: _has_markup(prompt, special_tokens)),
-        (PromptFault.PLACEHOLDER, lambda: kept is not None and placeholders(prompt) != kept),
+        (PromptFault.PLACEHOLDER, lambda: _lost_or_invented(prompt, keep, fields)),
         (PromptFault.LEAK, lambda: leaks is not None and leaks.is_stated_in(prompt)),
         (PromptFault.COPY, lambda: index.is_copied_in(prompt)),
     )
     return next((fault for fault, holds in checks if holds()), None)
+
+
+def _lost_or_invented(prompt: str, keep: str | None, fields: Collection[str]) -> bool:
+    return keep is not None and marks(prompt, fields) != marks(keep, fields)
 
 
 def _has_markup(prompt: str, special_tokens: Sequence[str]) -> bool:
@@ -160,16 +207,3 @@ def _runs(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:
 def _bare(text: str) -> str:
     """The words alone, for comparing answers with each other."""
     return " ".join(_words(text))
-
-
-def _names(answer: str, sentence: str, *, at_start: bool = False) -> bool:
-    """Whether the sentence has the answer in it as whole words.
-
-    An answer of one letter must be written as it is: "a" is usually no answer but an article.
-    """
-    flags = re.IGNORECASE if len(answer) > 1 else re.NOFLAG
-    pattern = rf"(?<!\w){re.escape(answer)}(?!\w)"
-    if at_start:
-        pattern = r"\W*" + pattern
-        return re.match(pattern, sentence, flags) is not None
-    return re.search(pattern, sentence, flags) is not None

@@ -3,6 +3,7 @@
 Rows are counted from 1, the header of a file not included.
 """
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -12,8 +13,9 @@ from stableprompt.tasks.answers import choices_of, label_name, references_of, ri
 from stableprompt.tasks.columns import Columns, split_name
 from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.formats import CHOICES, InputFormat
+from stableprompt.tasks.placeholders import placeholder_name
 from stableprompt.tasks.splits import SplitName
-from stableprompt.tasks.wording import quoted, rows_listed
+from stableprompt.tasks.wording import listed, quoted, rows_listed
 
 Record = Mapping[str, object]
 
@@ -21,7 +23,12 @@ _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
 def examples_from(
-    records: Sequence[Record], columns: Columns, kind: TaskKind, layout: InputFormat
+    records: Sequence[Record],
+    columns: Columns,
+    kind: TaskKind,
+    layout: InputFormat,
+    *,
+    shuffled: bool = False,
 ) -> list[Example]:
     """One example for each row, in the order of the rows.
 
@@ -30,28 +37,50 @@ def examples_from(
         columns: Which columns are the input, the answer and the choices.
         kind: What the answers are.
         layout: How the fields become the input.
+        shuffled: Whether each row's choices are put into an order of their own, which follows
+            from its texts alone.
 
     Raises:
         DataError: some row has no text, no answer, or one that does not fit the kind.
     """
+    names = field_names(columns.fields)
     inputs = [_fields(records, name) for name in columns.fields]
-    answers = [_answers(r, columns, kind, n) for n, r in enumerate(records, start=1)]
+    answers = _answers(records, columns, kind)
     _require_all(
         [found[0] if found else None for found in answers],
         f"no label in column {quoted(columns.label)}",
     )
     examples = []
-    for record, texts, found in zip(records, zip(*inputs, strict=True), answers, strict=True):
-        fields = dict(zip(columns.fields, texts, strict=True))
+    for number, (record, texts, found) in enumerate(
+        zip(records, zip(*inputs, strict=True), answers, strict=True), start=1
+    ):
+        fields = dict(zip(names, texts, strict=True))
         words: tuple[str, ...] = ()
         if kind is TaskKind.MULTIPLE_CHOICE:
-            choices = choices_of(record.get(columns.choices or ""), "")
+            choices = choices_of(record.get(columns.choices or ""), f"row {number}")
+            if shuffled:
+                random.Random("\n".join((*texts, *sorted(choices)))).shuffle(choices)
             words = layout.answer_words(choices)
             fields[CHOICES] = layout.choice_list(choices)
             found = [words[choices.index(choice)] for choice in found]
         examples.append(Example(layout.text(fields), found[0], tuple(found[1:]), words, fields))
     _require_whole_characters(examples)
     return examples
+
+
+def field_names(columns: Sequence[str]) -> list[str]:
+    """What the fields are called, in placeholders too.
+
+    Raises:
+        DataError: two columns would have the same name.
+    """
+    names = [placeholder_name(column) for column in columns]
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"the columns {listed(columns)} have names that are too alike ({listed(names)}): "
+            "rename one"
+        )
+    return names
 
 
 def split_names_from(records: Sequence[Record], column: str) -> list[SplitName]:
@@ -78,17 +107,19 @@ def _fields(records: Sequence[Record], column: str) -> list[str]:
     return [text or "" for text in texts]
 
 
-def _answers(record: Record, columns: Columns, kind: TaskKind, number: int) -> list[str]:
-    """Everything that is correct for the row; empty where the cell is."""
-    value, place = record.get(columns.label), f"row {number}"
+def _answers(records: Sequence[Record], columns: Columns, kind: TaskKind) -> list[list[str]]:
+    """Everything that is correct for each row; empty where the cell is."""
+    values = [record.get(columns.label) for record in records]
     if kind is TaskKind.GENERATION:
-        return references_of(value, place)
+        return [references_of(value, f"row {n}") for n, value in enumerate(values, start=1)]
     if kind is TaskKind.MULTIPLE_CHOICE:
-        return right_choices(value, record.get(columns.choices or ""), place)
-    if isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
-    label = label_name(value, place)
-    return [label] if label is not None else []
+        return right_choices(values, [record.get(columns.choices or "") for record in records])
+    labels = []
+    for number, value in enumerate(values, start=1):
+        single = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+        label = label_name(single, f"row {number}")
+        labels.append([label] if label is not None else [])
+    return labels
 
 
 def _clean_text(value: object) -> str | None:

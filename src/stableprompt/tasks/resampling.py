@@ -54,9 +54,7 @@ class Results:
 
     def score(self, metric: Metric) -> float:
         """As ``metric.score``, from the values that are known already."""
-        if metric.together is not None:
-            return metric.together(self.examples, self.predictions)
-        return sum(self.values) / len(self.values)
+        return metric.score(self.examples, self.predictions, self.values)
 
     def outcomes(self, metric: Metric) -> Sequence[Hashable]:
         """For each example what its part in the score depends on."""

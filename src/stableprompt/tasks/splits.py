@@ -9,12 +9,13 @@ is asserted whenever a task is made.
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from stableprompt.errors import ConfigError, DataError
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.folding import fold
+from stableprompt.tasks.formats import CHOICES
 from stableprompt.tasks.wording import quoted
 
 SplitName = Literal["train", "validation", "test"]
@@ -122,6 +123,41 @@ def limit_splits(
     )
 
 
+def identity(example: Example) -> str:
+    """What makes an example the same as another: its text, but for case and white space.
+
+    Choices in another order are the same choices.
+    """
+    if not example.choices or CHOICES not in example.fields:
+        return fold(example.text)
+    parts = [value for name, value in example.fields.items() if name != CHOICES]
+    texts = sorted(line.partition(" ")[2] for line in example.fields[CHOICES].splitlines())
+    return fold("\n".join((*parts, *texts)))
+
+
+def merge_answers(splits: Splits) -> Splits:
+    """Give every copy of an input the answers of all: one row may hold one reference."""
+    answers: dict[str, list[str]] = {}
+    for name in SPLIT_NAMES:
+        for example in splits.part(name):
+            answers.setdefault(identity(example), []).extend(example.answers)
+
+    def merged(example: Example) -> Example:
+        others = dict.fromkeys(a for a in answers[identity(example)] if a != example.label)
+        return replace(example, others=tuple(others))
+
+    return Splits(*(tuple(map(merged, splits.part(name))) for name in SPLIT_NAMES))
+
+
+def num_contradictions(splits: Splits) -> int:
+    """How many different texts have copies with different labels."""
+    labels: dict[str, set[str]] = {}
+    for name in SPLIT_NAMES:
+        for example in splits.part(name):
+            labels.setdefault(identity(example), set()).add(example.label)
+    return sum(len(own) > 1 for own in labels.values())
+
+
 def drop_duplicates(splits: Splits) -> tuple[Splits, int]:
     """Keep one example for each text (case and white space ignored) and count the others.
 
@@ -129,14 +165,14 @@ def drop_duplicates(splits: Splits) -> tuple[Splits, int]:
     train); inside a split the first one. A copy with another label is dropped
     and counted like any other.
     """
-    seen: set[str] = set()
+    seen: set[str] = set()  # identities
     kept: dict[str, tuple[Example, ...]] = {}
     for name in reversed(SPLIT_NAMES):
         first_copies = []
         for example in splits.part(name):
-            text = fold(example.text)
-            if text not in seen:
-                seen.add(text)
+            own = identity(example)
+            if own not in seen:
+                seen.add(own)
                 first_copies.append(example)
         kept[name] = tuple(first_copies)
     dropped = sum(len(splits.part(name)) - len(kept[name]) for name in SPLIT_NAMES)
@@ -152,7 +188,7 @@ def require_disjoint(splits: Splits) -> None:
     home: dict[str, SplitName] = {}
     for name in SPLIT_NAMES:
         for example in splits.part(name):
-            other = home.setdefault(fold(example.text), name)
+            other = home.setdefault(identity(example), name)
             if other != name:
                 raise DataError(
                     f"the splits are not disjoint: {quoted(example.text)} is in {other} and in "

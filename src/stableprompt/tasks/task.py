@@ -284,13 +284,16 @@ class Task:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides a score; not of name and notes.
 
-        Two tasks with the same fingerprint give the same scores, in any process.
+        Two tasks with the same fingerprint give the same scores, in any process; of a metric of
+        the user's own it knows the name alone.
         """
         content = {
             "kind": self.kind,
             "metric": self.metric.name,
             "splits": {
-                name: [[e.text, e.answers, e.choices] for e in self.splits.part(name)]
+                name: [
+                    [e.text, e.answers, e.choices, dict(e.fields)] for e in self.splits.part(name)
+                ]
                 for name in SPLIT_NAMES
             },
             "label_words": list(self.verbalizer.words.items()) if self.verbalizer else None,

@@ -59,7 +59,7 @@ class TargetTemplate:
 
         Prompt and input are put in as they are: braces inside an input mean nothing.
         """
-        parts: Mapping[str, str] = {WHOLE_INPUT: example.text, **example.fields}
+        parts: Mapping[str, str] = {**example.fields, WHOLE_INPUT: example.text}
         if placeholders(prompt) & parts.keys():
             return [{"role": "user", "content": fill(prompt, parts)}]
         # One pass over the format, which holds one placeholder: the text is never searched.

@@ -13,7 +13,7 @@ def require_enough_examples(task: Task, config: TuneConfig) -> None:
     """
     scored, shown = config.reward.examples_per_step, config.agent.num_demonstrations
     found = len(task.train)
-    if found >= scored + shown:
+    if found >= scored + shown or not config.steps:
         return
     lower = f"--set reward.examples_per_step={max(1, found - min(shown, found // 2))}"
     if found <= shown:

@@ -15,10 +15,15 @@ def with_demonstrations(prompt: str, task: Task, shown: Sequence[Example]) -> st
     They stand behind the instruction; before it where the prompt places the input itself, which
     must come last.
     """
-    block = "\n\n".join(f"Input: {e.text}\nOutput: {task.shown_answer(e)}" for e in shown)
+    block = "\n\n".join(as_demonstration(e, task) for e in shown)
     if placeholders(prompt) & _placed(task):
         return f"{block}\n\n{prompt}"
     return f"{prompt}\n\n{block}"
+
+
+def as_demonstration(example: Example, task: Task) -> str:
+    """One example with its right answer, as it stands in a prompt."""
+    return f"Input: {example.text}\nOutput: {task.shown_answer(example)}"
 
 
 def draw_demonstrations(prompt: str, task: Task, config: TuneConfig) -> Iterator[str]:

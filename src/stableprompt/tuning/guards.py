@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from stableprompt.config import GuardConfig
 from stableprompt.models.agent import AgentLLM, Responses
 from stableprompt.tasks.example import TaskKind
-from stableprompt.tasks.placeholders import placeholders
+from stableprompt.tasks.placeholders import WHOLE_INPUT
 from stableprompt.tasks.prompt_checks import CopyIndex, LeakIndex, PromptFault, find_fault
 from stableprompt.tasks.task import Task
 
@@ -27,8 +27,11 @@ class Guards:
     ) -> None:
         self._config = config
         self._agent = agent
-        self._kept = placeholders(task.seed_prompt)
-        self._copies = CopyIndex(texts_not_to_copy(task) if config.reject_copies else ())
+        self._seed_prompt = task.seed_prompt
+        self._fields = (WHOLE_INPUT, *task.fields)
+        self._copies = CopyIndex(
+            texts_not_to_copy(task) if config.reject_copies else (), allowed=task.seed_prompt
+        )
         self._leaks = leaks_of(task) if config.reject_leaks else None
         self._special_tokens = tuple(special_tokens)
         self._perplexity_limit: float | None = None
@@ -44,7 +47,8 @@ class Guards:
                 truncated=cut and self._config.reject_truncated,
                 example_texts=self._copies,
                 special_tokens=self._special_tokens,
-                kept=self._kept,
+                keep=self._seed_prompt,
+                fields=self._fields,
                 leaks=self._leaks,
             )
             for text, cut in zip(responses.texts, responses.truncated, strict=True)
@@ -61,15 +65,14 @@ class Guards:
 
 
 def texts_not_to_copy(task: Task) -> list[str]:
-    """Inputs, their fields, and references of the training examples.
+    """Fields of the training examples, and references, that only one example has.
 
-    A reference that several examples share is no example's own: it names what may be answered.
+    What several share gives no example away: it names the subject, or what may be answered.
     """
-    texts = [text for e in task.train for text in (e.text, *e.fields.values())]
+    counts = Counter(value for e in task.train for value in set(e.fields.values()))
     if task.kind is TaskKind.GENERATION:
-        counts = Counter(answer for example in task.train for answer in example.answers)
-        texts += [answer for answer, count in counts.items() if count == 1]
-    return texts
+        counts.update(answer for e in task.train for answer in set(e.answers))
+    return [text for text, count in counts.items() if count == 1]
 
 
 def leaks_of(task: Task) -> LeakIndex:

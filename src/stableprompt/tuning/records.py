@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from stableprompt.errors import ConfigError
 from stableprompt.tasks.example import Example
-from stableprompt.tasks.formats import InputFormat
+from stableprompt.tasks.formats import CHOICES, InputFormat
 from stableprompt.tasks.placeholders import WHOLE_INPUT, placeholders
 from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import Message, TargetTemplate
@@ -112,9 +112,14 @@ class TuneResult:
                 fields = dict.fromkeys(names, given)
         else:
             fields = {
-                name: value if isinstance(value, str) else self.layout.choice_list(value)
+                name: value
+                if name != CHOICES or isinstance(value, str)
+                else self.layout.choice_list(value)
                 for name, value in given.items()
             }
+            for name, value in fields.items():
+                if not isinstance(value, str):
+                    raise ConfigError(f"the field {name!r} is {value!r}; give a text")
             text = self.layout.text(fields)
         needed = names if not isinstance(given, str) else names & placeholders(self.prompt)
         missing = sorted(needed - fields.keys())

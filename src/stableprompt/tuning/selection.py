@@ -65,7 +65,7 @@ def select(pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) 
 
     best = instruction = min(validated, key=rank)
     for prompt in draw_demonstrations(instruction, task, config):
-        if prompt not in validated and scorer.fits(prompt, (*task.validation, *task.test)):
+        if prompt not in validated:
             validated[prompt] = scorer.score(prompt, task.validation, Purpose.VALIDATION)
             if validated[prompt].score > validated[best].score:
                 best = prompt

@@ -1,6 +1,7 @@
 """Free answers: batches and padding change nothing, and only the new text is ever returned."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -81,12 +82,25 @@ def test_what_was_read_is_never_part_of_the_answer() -> None:
     assert "blue" not in answer and "Output" not in answer
 
 
-def test_sampling_settings_of_the_checkpoint_do_not_matter() -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"do_sample": True, "temperature": 5.0, "top_p": 0.5},
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 1},
+        {"num_beams": 3},
+        {"suppress_tokens": list(range(3, 200))},
+        {"min_new_tokens": 8, "max_length": 5},
+    ],
+)
+def test_settings_of_the_checkpoint_do_not_matter(own: dict[str, Any]) -> None:
     loaded = make_loaded()
     expected = LocalTarget(loaded).generate(CONVERSATIONS, 8)
     settings = loaded.model.generation_config
-    settings.do_sample, settings.temperature, settings.top_p = True, 5.0, 0.5
+    for name, value in own.items():
+        setattr(settings, name, value)
     assert LocalTarget(loaded).generate(CONVERSATIONS, 8) == expected
+    assert loaded.model.generation_config is settings  # and is left as it was
 
 
 def test_answers_come_from_whoever_speaks() -> None:

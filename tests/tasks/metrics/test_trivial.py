@@ -70,9 +70,24 @@ def test_the_20_most_frequent_references_are_tried_ties_in_order() -> None:
     examples.append(Example("text", "r7", others=("r7", "r7")))  # counts once
     trivial_score(custom_metric(remember), examples)
     first = [f"r{i}" for i in range(30) if i not in (7, 25, 29)]
-    assert tried == ["r25", "r7", "r29", *first[:17]]
+    frequent = ["r25", "r7", "r29", *first[:17]]
+    assert tried == [*frequent, " ".join(frequent)]
 
 
 def test_no_examples() -> None:
     with pytest.raises(ValueError, match="score on 0 examples"):
         trivial_score(METRICS["accuracy"], [], ["a"])
+
+
+def test_an_answer_that_holds_everything_is_tried_too() -> None:
+    examples = [Example("t", answer) for answer in ("yes", "no", "no")]
+    # "no" is in 2 of 3 references, "no yes" contains them all.
+    assert trivial_score(METRICS["contains"], examples) == 1.0
+    assert trivial_score(METRICS["exact_match"], examples) == 2 / 3
+
+
+def test_many_examples_are_all_counted_for_the_best_constants() -> None:
+    # Of the first 200 "a" is right most often, of all 500 it is "b".
+    answers = ["a"] * 120 + ["b"] * 80 + ["b"] * 150 + ["c"] * 150
+    examples = [Example("t", answer) for answer in answers]
+    assert trivial_score(METRICS["exact_match"], examples) == 230 / 500

@@ -1,6 +1,8 @@
 """Free answers: greedy decoding in batches of like length."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -21,29 +23,37 @@ def write_greedily(
         max_tokens: Longer answers are cut.
         max_batch_tokens: Tokens of one batch, padding and answers included.
     """
+    end_ids = loaded.end_of_turn_ids
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         max_new_tokens=max_tokens,
         pad_token_id=int(loaded.tokenizer.pad_token_id),
-        eos_token_id=loaded.end_of_turn_ids,
-        # Named, so that a checkpoint's own settings for sampling are not filled in.
-        temperature=1.0,
-        top_p=1.0,
-        top_k=50,
+        eos_token_id=end_ids,
     )
     texts = [""] * len(inputs)
     num_tokens = sum(map(len, inputs))
     for batch in _batches(inputs, max_tokens, max_batch_tokens):
         ids, mask = _left_pad([inputs[n] for n in batch], settings.pad_token_id, loaded.device)
-        out = loaded.model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=settings
-        )  # (rows, longest + written)
+        with _only_these(loaded.model, settings):
+            out = loaded.model.generate(input_ids=ids, attention_mask=mask)
         for number, written in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
-            answer = _until_end(written, loaded.end_of_turn_ids)
+            answer = _until_end(written, end_ids)
             num_tokens += len(answer)
             # The new tokens alone: what was read can never be taken for an answer.
             texts[number] = loaded.tokenizer.decode(answer, skip_special_tokens=True).strip()
     return Answers(tuple(texts), num_tokens)
+
+
+@contextmanager
+def _only_these(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Keep the checkpoint's own settings out: a repetition penalty, say, punishes the very words
+    that a prompt names. Given to ``generate``, our settings would be completed by them."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _batches(inputs: list[list[int]], max_tokens: int, limit: int) -> Iterator[list[int]]:

@@ -30,9 +30,15 @@ class Metric:
     kinds: frozenset[TaskKind]
     together: ScoreFunction | None = None
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[str]) -> float:
-        """The score of the predictions, 0 to 1."""
+    def score(
+        self,
+        examples: Sequence[Example],
+        predictions: Sequence[str],
+        values: Sequence[float] | None = None,
+    ) -> float:
+        """The score of the predictions, 0 to 1; values are what they are worth, if known."""
         if self.together is not None:
             return self.together(examples, predictions)
-        values = [self.value(e, p) for e, p in zip(examples, predictions, strict=True)]
+        if values is None:
+            values = [self.value(e, p) for e, p in zip(examples, predictions, strict=True)]
         return sum(values) / len(values)

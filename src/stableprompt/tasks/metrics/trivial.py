@@ -9,6 +9,9 @@ from stableprompt.tasks.metrics.metric import Metric
 
 MOST_REFERENCES: Final = 20
 MOST_CHOICES: Final = 100
+MOST_TRIED: Final = 200
+"""With more examples, all constants are tried on so many, and the best few on all."""
+NUM_BEST: Final = 3
 
 
 def trivial_score(metric: Metric, examples: Sequence[Example], labels: Sequence[str] = ()) -> float:
@@ -16,7 +19,7 @@ def trivial_score(metric: Metric, examples: Sequence[Example], labels: Sequence[
 
     Tried are the labels if there are any; else the choices, at most the 100 that are right most
     often (enough for accuracy, whose best constant is the first of them); else the 20 most
-    frequent references. Ties go by first appearance.
+    frequent references, and all of these in one answer. Ties go by first appearance.
 
     Args:
         metric: What the answers are scored by.
@@ -28,7 +31,7 @@ def trivial_score(metric: Metric, examples: Sequence[Example], labels: Sequence[
     """
     if not examples:
         raise ValueError("a score on 0 examples is undefined: give at least one")
-    constants = labels or _choices(examples) or _references(examples)
+    constants = list(labels) or _choices(examples) or _best_references(metric, examples)
     return max(metric.score(examples, [constant] * len(examples)) for constant in constants)
 
 
@@ -40,6 +43,18 @@ def _choices(examples: Sequence[Example]) -> list[str]:
     return [choice for choice, _ in times_right.most_common(MOST_CHOICES)]
 
 
+def _best_references(metric: Metric, examples: Sequence[Example]) -> list[str]:
+    """Metrics of text can be slow: only the best few are tried on very many examples."""
+    constants = _references(examples)
+    if len(examples) <= MOST_TRIED:
+        return constants
+    few = examples[:MOST_TRIED]
+    constants.sort(key=lambda constant: -metric.score(few, [constant] * len(few)))
+    return constants[:NUM_BEST]
+
+
 def _references(examples: Sequence[Example]) -> list[str]:
     counts = Counter(answer for example in examples for answer in dict.fromkeys(example.answers))
-    return [reference for reference, _ in counts.most_common(MOST_REFERENCES)]
+    frequent = [reference for reference, _ in counts.most_common(MOST_REFERENCES)]
+    # All of them in one answer: some metrics only ask whether a reference is in it.
+    return [*frequent, " ".join(frequent)]

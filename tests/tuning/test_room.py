@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from stableprompt.build import answer_room, drop_long_texts
 from stableprompt.config import make_config
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
 
 
 class Words:
@@ -57,3 +57,14 @@ def test_texts_that_leave_no_room_are_dropped_and_counted() -> None:
     assert len(kept.train) == 3  # 1 + 6 + 6 words are too many, 1 + 3 + 6 are not
     assert kept.notes[-1] == "1 texts longer than the target's context left out"
     assert drop_long_texts(task, TARGET, template, room=5) == task
+
+
+def test_demonstrations_have_room_for_the_longest_of_train() -> None:
+    # "Input: t train 1 Output: a a a a" has 9 words, the others have 6.
+    config = make_config({"selection": {"num_demonstrations": 2}})
+    assert demonstration_room(TASK, config, TARGET) == 9 + 6
+    rows = [{**row, "text": "b " * 50} if row["split"] == "test" else row for row in ROWS]
+    rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(rows)]
+    longer = Task.from_records(rows, kind="generation")
+    assert demonstration_room(longer, config, TARGET) == 10 + 7  # test counts for nothing
+    assert demonstration_room(TASK, make_config(), TARGET) == 0
