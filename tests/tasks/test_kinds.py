@@ -262,7 +262,7 @@ def test_choices_are_shuffled_where_the_right_one_always_stands_first() -> None:
 
 def test_generation_is_cut_without_regard_to_the_answers() -> None:
     assert len(Task.from_records(generation_rows(3)).test) == 1
-    with pytest.raises(DataError, match="there are 2 different examples, at least 3 are needed"):
+    with pytest.raises(DataError, match=r"at least 3 different examples .*found 2"):
         Task.from_records(generation_rows(2))
 
 

@@ -273,8 +273,8 @@ def _require_one_each(strata: dict[str, list[Example]], names: Sequence[str]) ->
     short = [(label, len(group)) for label, group in strata.items() if len(group) < len(names)]
     if short == [("", len(strata.get("", ())))]:  # one stratum for all, see loading
         raise DataError(
-            f"there are {short[0][1]} different examples, at least {len(names)} are needed, one "
-            f"for each of {', '.join(names)}: add examples"
+            f"at least {len(names)} different examples are needed, one for each of "
+            f"{', '.join(names)}: found {short[0][1]}; add examples"
         )
     if short:
         found = ", ".join(f"{quoted(label)} has {count}" for label, count in short[:10])
