@@ -92,7 +92,6 @@ def score(task: Task, config: TuneConfig, target: LocalTarget) -> dict[str, Any]
         "low": estimate.low,
         "high": estimate.high,
         "n": estimate.n,
-        "near_trivial": estimate.low <= (task.trivial_score("test") or 0.0),
         "max_answer_tokens": answer_room(task, config, target),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -119,7 +118,9 @@ def table(done: dict[str, Any]) -> str:
         measured = "not scored | "
         if "score" in row:
             interval = f"[{row['low']:.3f}, {row['high']:.3f}], n = {row['n']}"
-            measured = f"{row['score']:.3f} {interval} | {'yes' if row['near_trivial'] else ''}"
+            measured = (
+                f"{row['score']:.3f} {interval} | {'yes' if row['low'] <= row['trivial'] else ''}"
+            )
         lines.append(
             f"| {name} | {row['kind'].replace('_', ' ')} | {row['metric']} | {sizes} "
             f"| {row['trivial']:.3f} | {measured} |"

@@ -274,12 +274,13 @@ class Task:
     def trivial_score(self, split: SplitName) -> float | None:
         """Score on the split of the best answer that is the same for every example, 0 to 1.
 
-        For accuracy it is the share of the most frequent label. None where trying constant
+        For accuracy it is the share of the most frequent label; where answers are free, the
+        answers tried are the most frequent references of train. None where trying constant
         answers could be dear: for an LLM judge, and for a metric of the user's own.
         """
         if METRICS.get(self.metric.name) is not self.metric or self.metric.name == JUDGE:
             return None
-        return trivial_score(self.metric, self.splits.part(split), self.labels)
+        return trivial_score(self.metric, self.splits.part(split), self.labels, self.train)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides a score; not of name and notes.

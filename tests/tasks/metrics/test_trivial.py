@@ -91,3 +91,11 @@ def test_many_examples_are_all_counted_for_the_best_constants() -> None:
     answers = ["a"] * 120 + ["b"] * 80 + ["b"] * 150 + ["c"] * 150
     examples = [Example("t", answer) for answer in answers]
     assert trivial_score(METRICS["exact_match"], examples) == 230 / 500
+
+
+def test_references_may_be_known_from_elsewhere() -> None:
+    examples = [Example("t", answer) for answer in ("a", "b")]
+    known = [Example("t", answer) for answer in ("b", "c", "c")]
+    assert trivial_score(METRICS["exact_match"], examples, known=known) == 1 / 2
+    assert trivial_score(METRICS["contains_strict"], examples, known=known) == 1 / 2
+    assert trivial_score(METRICS["contains_strict"], examples) == 1.0

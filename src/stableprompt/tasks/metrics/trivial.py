@@ -14,7 +14,12 @@ MOST_TRIED: Final = 200
 NUM_BEST: Final = 3
 
 
-def trivial_score(metric: Metric, examples: Sequence[Example], labels: Sequence[str] = ()) -> float:
+def trivial_score(
+    metric: Metric,
+    examples: Sequence[Example],
+    labels: Sequence[str] = (),
+    known: Sequence[Example] | None = None,
+) -> float:
     """The score of the best constant answer.
 
     Tried are the labels if there are any; else the choices, at most the 100 that are right most
@@ -25,13 +30,17 @@ def trivial_score(metric: Metric, examples: Sequence[Example], labels: Sequence[
         metric: What the answers are scored by.
         examples: The examples that all get the same answer.
         labels: The labels of a classification task.
+        known: Where the references are taken from; the examples themselves by default, which of
+            few examples with references of their own makes the best answer look better than it is.
 
     Raises:
         ValueError: there are no examples.
     """
     if not examples:
         raise ValueError("a score on 0 examples is undefined: give at least one")
-    constants = list(labels) or _choices(examples) or _best_references(metric, examples)
+    constants = (
+        list(labels) or _choices(examples) or _best_references(metric, examples, known or examples)
+    )
     return max(metric.score(examples, [constant] * len(examples)) for constant in constants)
 
 
@@ -43,9 +52,11 @@ def _choices(examples: Sequence[Example]) -> list[str]:
     return [choice for choice, _ in times_right.most_common(MOST_CHOICES)]
 
 
-def _best_references(metric: Metric, examples: Sequence[Example]) -> list[str]:
+def _best_references(
+    metric: Metric, examples: Sequence[Example], known: Sequence[Example]
+) -> list[str]:
     """Metrics of text can be slow: only the best few are tried on very many examples."""
-    constants = _references(examples)
+    constants = _references(known)
     if len(examples) <= MOST_TRIED:
         return constants
     few = examples[:MOST_TRIED]
