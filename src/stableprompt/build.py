@@ -74,6 +74,10 @@ def tune(
         ModelError: a model cannot be loaded.
         RunError: the run folder holds something already.
     """
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"tune takes a task, found {type(task).__name__}; make one with Task.from_file(...)"
+        )
     named = {"agent": agent, "target": target}
     models = {
         role: {"model": given} if isinstance(given, str) else dict(given)

@@ -61,7 +61,7 @@ class TargetConfig(Section):
     """What stands between prompt and input where both share the user message."""
     max_answer_tokens: int | None = Field(None, ge=1)
     """Longest answer of a generation task; null takes the task's, or else the longest reference
-    of the training split and half as much again."""
+    of train and half as much again, and 64 at least where the metric is no exact match."""
     answer_lines: Literal["all", "first", "last"] = "all"
     """Which lines of a generated answer count."""
     answer_after: str | None = Field(None, min_length=1)

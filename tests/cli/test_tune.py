@@ -155,8 +155,8 @@ def test_evaluate_run_prints_the_figure_of_the_run(
     assert again.exit_code == 0, again.output
     figure = result_of(folder / "run")[split]
     interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]"
-    shown = f"accuracy on {split}: {figure['score']:.3f} {interval}, n = {figure['n']}; "
-    assert shown + "majority class 0.5" in said(again.stdout)
+    shown = f"accuracy on {split}: {figure['score']:.3f} {interval}, n = {figure['n']} "
+    assert shown + "majority class: 0.5" in said(again.stdout)
     assert_fits(again.stdout)
 
 
@@ -167,7 +167,7 @@ def test_evaluate_prompt_prints_score_interval_and_n(invoke: Invoke, model: Path
     assert done.exit_code == 0, done.output
     # 30 rows a label, 0.3 of each in test: always the same label gives 9 of 18.
     number = r"[01]\.\d{3}"
-    pattern = rf"accuracy on test: {number} \[{number}, {number}\], n = 18; majority class 0\.500.*"
+    pattern = rf"accuracy on test: {number} \[{number}, {number}\], n = 18 majority class: 0\.500.*"
     assert re.fullmatch(pattern, said(done.stdout))
 
 

@@ -129,7 +129,7 @@ def test_a_seed_prompt_must_place_all_fields_or_none() -> None:
 def test_a_placeholder_that_is_no_field_is_noted() -> None:
     [note] = Task.from_records(pair_rows(), seed_prompt="Sort {txt}.", **PAIR).notes
     assert note == (
-        "{txt} in the seed prompt is no field of the input ('text', 'premise', 'hypothesis'): it "
+        "{txt} in the prompt is no field of the input ('text', 'premise', 'hypothesis'): it "
         "is sent as it stands, and every prompt must keep it"
     )
 

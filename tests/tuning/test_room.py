@@ -37,6 +37,14 @@ def test_an_answer_has_room_for_the_longest_reference_of_train_and_half_as_much_
     assert answer_room(task, make_config(), TARGET) == 7
 
 
+def test_an_answer_that_need_not_be_equal_may_be_wordy() -> None:
+    task = Task.from_records(ROWS, kind="generation", metric="contains")
+    assert answer_room(task, make_config(), TARGET) == 64
+    rows = [{**row, "label": "b " * 50} for row in ROWS]
+    task = Task.from_records(rows, kind="generation", metric="contains")
+    assert answer_room(task, make_config(), TARGET) == 76
+
+
 @pytest.mark.parametrize(("setting", "own", "room"), [(None, 5, 5), (3, 5, 3), (3, None, 3)])
 def test_settings_go_before_the_task(setting: int | None, own: int | None, room: int) -> None:
     task = Task.from_records(ROWS, kind="generation", max_answer_tokens=own)

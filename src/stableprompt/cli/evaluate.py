@@ -1,5 +1,6 @@
 """``stableprompt evaluate``: the score of one prompt, with its interval."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,7 @@ from stableprompt.config import make_config, merge
 from stableprompt.errors import ConfigError
 from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, unseen
-from stableprompt.tasks.task import Task
+from stableprompt.tasks.task import Task, notes_on_prompt
 
 
 @one_line_errors
@@ -83,15 +84,17 @@ def command(
         given = merge(as_in_run, given)
     from stableprompt import build
 
+    task = replace(task, seed_prompt=str(prompt))  # what is wrong with it shows before torch does
     console = make_console()
-    for note in task.notes:
+    for note in (*task.notes, *notes_on_prompt(task.seed_prompt, task.fields)):
         console.print(f"note: {note}")
     watcher = ConsoleObserver(console)
     estimate = build.evaluate(task, str(prompt), split=split, observer=watcher, **given)
     trivial = task.trivial_score(split)
-    beside = f"; {trivial_name(task.kind)} {trivial:.3f}" if trivial is not None else ""
-    near = ", not clearly below" if trivial is not None and estimate.low <= trivial else ""
-    console.print(f"{estimate.metric} on {split}: {figure(estimate)}{beside}{near}")
+    console.print(f"{estimate.metric} on {split}: {figure(estimate)}")
+    if trivial is not None:
+        near = "; the prompt is not clearly above it" if estimate.low <= trivial else ""
+        console.print(f"{trivial_name(task.kind)}: {trivial:.3f}{near}")
 
 
 def _as_in_run(run_dir: Path, metric: CustomMetric | None) -> tuple[str, Task, dict[str, Any]]:

@@ -96,7 +96,7 @@ def _print_card(console: Console, name: str) -> None:
     if name in benchmark_names():
         entry = find_benchmark(name)
         lines = {"title": entry.title, "source": entry.source, "licence": entry.licence}
-        lines |= {"seed prompt": f"from {entry.seed_prompt_from}"}
+        lines |= {"seed prompt from": entry.seed_prompt_from}
     elif is_named(name):
         bundled = describe_bundled(name)
         lines = {"title": bundled.title, "licence": bundled.licence, "note": bundled.description}
@@ -112,6 +112,7 @@ def _print_task(console: Console, task: Task, target: TargetConfig) -> None:
         "metric": task.metric.name,
         "examples": sizes,
         "answers": _answers(task),
+        "seed prompt": " ".join(task.seed_prompt.split()),
     }
     trivial = task.trivial_score("test")
     if trivial is not None:

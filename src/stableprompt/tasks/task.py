@@ -83,7 +83,7 @@ class Task:
         missing = sorted(set(self.fields) - placed)
         if WHOLE_INPUT not in placed and placed & set(self.fields) and missing:
             raise ConfigError(
-                f"the seed prompt has no {{{missing[0]}}}, so the target would never see that "
+                f"the prompt has no {{{missing[0]}}}, so the target would never see that "
                 f"field: add it, or write {{{WHOLE_INPUT}}} where the whole input belongs"
             )
 
@@ -167,7 +167,7 @@ class Task:
             seed_prompt=seed_prompt,
             max_answer_tokens=options.get("max_answer_tokens"),
             rubric=options.get("rubric"),
-            notes=(*loaded.notes, *_notes_on_prompt(seed_prompt, fields)),
+            notes=(*loaded.notes, *notes_on_prompt(seed_prompt, fields)),
         )
 
     @classmethod
@@ -316,11 +316,12 @@ def plain_prompt(loaded: LoadedSplits, verbalizer: Verbalizer | None) -> str:
     return "Write the output for the input. Reply with the output only."
 
 
-def _notes_on_prompt(seed_prompt: str, fields: tuple[str, ...]) -> list[str]:
+def notes_on_prompt(prompt: str, fields: tuple[str, ...]) -> list[str]:
+    """One line for each placeholder of a prompt that no field of the input fills."""
     known = (WHOLE_INPUT, *fields)
-    others = sorted(placeholders(seed_prompt) - set(known))
+    others = sorted(placeholders(prompt) - set(known))
     return [
-        f"{{{name}}} in the seed prompt is no field of the input ({listed(dict.fromkeys(known))}): "
+        f"{{{name}}} in the prompt is no field of the input ({listed(dict.fromkeys(known))}): "
         "it is sent as it stands, and every prompt must keep it"
         for name in others
     ]

@@ -1,6 +1,7 @@
 """What must fit into the target's context beside an input: prompt, demonstrations, answer."""
 
 from dataclasses import replace
+from typing import Final
 
 from stableprompt.config import TuneConfig
 from stableprompt.models.targets.interface import TargetLLM
@@ -10,12 +11,16 @@ from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.demonstrations import as_demonstration
 
+MUST_BE_EQUAL: Final = ("exact_match", "exact_match_strict")
+ROOM_TO_TALK: Final = 64
+
 
 def answer_room(task: Task, config: TuneConfig, target: TargetLLM) -> int:
     """How many tokens a generated answer may have; 0 where answers are not generated.
 
     Where neither the settings nor the task say it: half as much again as the longest reference
-    of the training split, so that an answer is not cut for being a little wordy.
+    of the training split, so that an answer is not cut for being a little wordy; and 64 tokens at
+    least where an answer need not equal a reference to be right.
     """
     if task.kind is not TaskKind.GENERATION:
         return 0
@@ -25,7 +30,8 @@ def answer_room(task: Task, config: TuneConfig, target: TargetLLM) -> int:
     references = sorted({a for e in task.train for a in e.answers}, key=lambda a: (len(a), a))
     # Those with the most characters: to tokenize them all would take seconds.
     longest = max(target.num_tokens(reference) for reference in references[-50:])
-    return longest + longest // 2 + 1
+    room = longest + longest // 2 + 1
+    return room if task.metric.name in MUST_BE_EQUAL else max(room, ROOM_TO_TALK)
 
 
 def demonstration_room(task: Task, config: TuneConfig, target: TargetLLM) -> int:

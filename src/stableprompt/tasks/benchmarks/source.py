@@ -167,7 +167,12 @@ def _hub_rows(benchmark: Benchmark, fold: int) -> tuple[list[Row], list[str]]:
 
     # The rows without a label go there, with a note.
     label = hub.columns.get(benchmark.label, benchmark.label)
-    table = read_hub(hub.id, config=hub.config, splits=hub.splits, label=label)
+    try:
+        table = read_hub(hub.id, config=hub.config, splits=hub.splits, label=label)
+    except DataError as error:
+        raise DataError(
+            f"{benchmark.name}: {error}; or name a data folder with --data-dir DIR"
+        ) from error
     notes = list(table.notes)
     rows = [_renamed(row, hub) for row in table.rows]
     if hub.shots is not None:
