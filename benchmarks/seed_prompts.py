@@ -29,7 +29,7 @@ from stableprompt.version import __version__
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 MOST = {"classification": 50, "multiple_choice": 50, "generation": 25}
-SUBJECTS = "mmlu/"  # 57 tasks that are parts of one: they are scored last
+SUBJECTS, MOST_OF_SUBJECT = "mmlu/", 10  # 57 tasks that are parts of one: scored last, briefly
 
 
 def main() -> None:
@@ -70,7 +70,8 @@ def main() -> None:
 def load(name: str, data_dir: Path, scored: int | None) -> Task:
     """The task with few test examples: as many as were scored, if it was."""
     kind = "classification" if name in bundled_names() else find_benchmark(name).kind
-    return load_named(name, data_dir=data_dir, overrides={"limit": {"test": scored or MOST[kind]}})
+    most = MOST_OF_SUBJECT if name.startswith(SUBJECTS) else MOST[kind]
+    return load_named(name, data_dir=data_dir, overrides={"limit": {"test": scored or most}})
 
 
 def describe(task: Task, whole: Task) -> dict[str, Any]:
