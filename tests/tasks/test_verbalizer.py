@@ -1,7 +1,6 @@
 import pytest
 
 from stableprompt.errors import ConfigError, DataError
-from stableprompt.tasks.example import Example
 from stableprompt.tasks.verbalizer import Verbalizer
 
 
@@ -24,11 +23,6 @@ def test_later_changes_of_the_given_mapping_do_not_reach_it() -> None:
     verbalizer = Verbalizer(words)
     words["a"] = "z"
     assert verbalizer.words["a"] == "x"
-
-
-def test_worded_example_shows_the_label_word() -> None:
-    verbalizer = Verbalizer({"1": "great", "0": "bad"})
-    assert verbalizer.worded(Example("fine", "1")) == Example("fine", "great")
 
 
 @pytest.mark.parametrize(

@@ -129,15 +129,12 @@ class LeakIndex:
         return stated or any(self._is_answer(m.group(1)) for m in _ORDER.finditer(prompt))
 
     def _is_answer(self, rest: str) -> bool:
-        while (shorter := _FILLERS.sub("", rest)) != rest:
-            rest = shorter
-        return _bare(rest) in self._bare
+        return _bare(_without_fillers(rest)) in self._bare
 
     def _is_stated(self, rest: str) -> bool:
         if self._is_answer(rest):
             return True
-        while (shorter := _FILLERS.sub("", rest)) != rest:
-            rest = shorter
+        rest = _without_fillers(rest)
         if not self._closed or _CONDITION.search(rest):
             return False
         found = [match for pattern in self._named for match in pattern.finditer(rest)]
@@ -145,6 +142,12 @@ class LeakIndex:
         return len(named) == 1 and not rest[: min(m.start() for m in found)].strip(
             "\"'([\u201c\u2018 "
         )
+
+
+def _without_fillers(rest: str) -> str:
+    while (shorter := _FILLERS.sub("", rest)) != rest:
+        rest = shorter
+    return rest
 
 
 def find_fault(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from stableprompt.errors import ConfigError, DataError
-from stableprompt.tasks.example import Example
 from stableprompt.tasks.folding import fold
 from stableprompt.tasks.wording import listed, quoted
 
@@ -56,10 +55,6 @@ class Verbalizer:
                 f"unknown label {quoted(label)}: the labels of this task are {listed(self.labels)}"
             )
         return self.labels.index(label)
-
-    def worded(self, example: Example) -> Example:
-        """The example with its label word in place of its label, as a meta-prompt shows it."""
-        return Example(example.text, self.label_words[self.index(example.label)])
 
 
 def _require_distinct(words: Mapping[str, str]) -> None:
