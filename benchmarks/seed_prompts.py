@@ -19,7 +19,7 @@ from stableprompt.build import evaluate_with, load_target
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
-from stableprompt.tasks.bundled_tasks import bundled_names
+from stableprompt.tasks.bundled_cards import bundled_names
 from stableprompt.tasks.named import load_named
 from stableprompt.tasks.splits import SPLIT_NAMES
 from stableprompt.tasks.task import Task

@@ -4,13 +4,15 @@ The command line, the settings file (TOML or YAML) and ``config.json`` in the ru
 this model. Unknown keys are errors. Values never change after construction.
 """
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stableprompt.errors import ConfigError
+from stableprompt.presets import METHODS as METHODS
+from stableprompt.presets import PRESETS as PRESETS
+from stableprompt.presets import Method as Method
 
 
 class Section(BaseModel):
@@ -19,6 +21,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantisation = Literal["none", "4bit"]
 
 
 class AgentConfig(Section):
@@ -69,6 +75,11 @@ class TargetConfig(Section):
     an answer without it is empty."""
     max_batch_tokens: int = Field(4096, ge=16)
     """Tokens of one scoring batch, padding and repeated prefixes included."""
+    dtype: Dtype | None = None
+    """Of the target's weights, and of a judge's; null takes the run's. Where it is not the
+    agent's, the target has its own copy of the weights, even of the same checkpoint."""
+    quantize: Quantisation | None = None
+    """The same for the run's quantize; "none" scores with full weights beside a 4-bit agent."""
 
     @model_validator(mode="after")
     def _format_shows_the_text(self) -> Self:
@@ -184,8 +195,18 @@ class TuneConfig(Section):
     ``seed``, so that runs with different seeds are tested on the same examples."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Of the frozen weights; auto is bfloat16 where the hardware multiplies it."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """How attention is computed; auto leaves it to transformers, which takes PyTorch's own (sdpa).
+    flash_attention_2 needs a CUDA device, bfloat16 or float16, and the package flash-attn."""
+    compile: bool = False
+    """Compile the models with torch.compile, for long runs on a GPU: at first every use of a model
+    (as policy, anchor, target; with gradient or without) is compiled, each for minutes, on a CPU
+    for far longer. Needs a C++ compiler, on a GPU a C compiler and triton."""
+    quantize: Quantisation = "none"
+    """4bit holds the frozen weights of the linear layers in 4 bits (NF4, as QLoRA does), but for
+    the output layer, and computes in dtype; the adapters stay in float32. Needs bitsandbytes."""
     keep_checkpoints: int = Field(2, ge=1)
     """Older ones are deleted."""
     agent: AgentConfig = AgentConfig()
@@ -215,57 +236,6 @@ class TuneConfig(Section):
                 "steps; lower it, or raise steps"
             )
         return self
-
-
-class Method(StrEnum):
-    """The methods by name: one loop, different settings."""
-
-    APPO = "appo"
-    PPO_FIXED = "ppo-fixed"
-    PPO_PREVIOUS = "ppo-previous"
-    BEST_OF_N = "best-of-n"
-
-
-METHODS: dict[str, dict[str, Any]] = {
-    Method.APPO: {"anchor": {"kind": "adaptive"}, "ppo": {"learning": True}},
-    Method.PPO_FIXED: {"anchor": {"kind": "fixed"}, "ppo": {"learning": True}},
-    Method.PPO_PREVIOUS: {"anchor": {"kind": "previous"}, "ppo": {"learning": True}},
-    Method.BEST_OF_N: {"anchor": {"kind": "fixed"}, "ppo": {"learning": False}},
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    # Table 6 and section 4 of the paper. Not printed there, taken from the released code or its
-    # library: LoRA 16/32, 16 examples a prompt, 4 PPO epochs, KL coefficient 0.2.
-    "paper": {
-        "steps": 200,
-        "agent": {
-            "adapter": "none",
-            "temperature": 1.0,
-            "lora_rank": 16,
-            "lora_alpha": 32,
-            "max_prompt_tokens": 150,
-            "meta_prompt": "paper",
-            "num_demonstrations": 5,
-        },
-        "target": {
-            "position": "user",
-            "separator": " ",
-            "input_format": "Input : {text} Output :",
-        },
-        "reward": {"accuracy_weight": 10.0, "softmax_weight": 0.1, "fault_reward": 0.0},
-        "ppo": {
-            "learning_rate": 1e-5,
-            "prompts_per_step": 4,
-            "minibatch_size": 4,
-            "ppo_epochs": 4,
-            "advantage": "gae",
-            "kl_coef": 0.2,
-        },
-        "anchor": {"update_period": 5, "update_threshold": 0.05, "rollback_threshold": 0.1},
-        "selection": {"num_finalists": 5},
-    },
-}
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from stableprompt.cli.data import DataOptions, custom_metric, load_task
+from stableprompt.cli.data import custom_metric, load_task
+from stableprompt.cli.data_options import DataOptions
 from stableprompt.errors import ConfigError, DataError
 from stableprompt.tasks.bundled_tasks import load_bundled
 from stableprompt.tasks.task import Task

@@ -1,9 +1,10 @@
 """``stableprompt doctor``: a fix for everything that fails, and an exit code for scripts."""
 
 import pytest
+import torch
 
 from stableprompt.cli import doctor
-from stableprompt.models import embedded
+from stableprompt.models import embedded, hardware
 from tests.cli.conftest import invoke_app
 
 
@@ -69,3 +70,48 @@ def test_what_is_optional_may_be_missing(monkeypatch: pytest.MonkeyPatch, packag
     done = invoke_app("doctor")
     assert done.exit_code == 0
     assert f"  none  {package} (optional; {doctor.OPTIONAL[package]})" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("dtype", "line"),
+    [
+        (torch.bfloat16, "  ok    bfloat16 in hardware"),
+        (torch.float32, "  none  bfloat16 in hardware (weights are float32 here)"),
+    ],
+)
+def test_the_precision_is_told(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, line: str
+) -> None:
+    monkeypatch.setattr(hardware, "pick_dtype", lambda requested, device: dtype)
+    done = invoke_app("doctor")
+    assert done.exit_code == 0
+    assert line in done.stdout.splitlines()
+    assert f"weights in {str(dtype).removeprefix('torch.')}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        (None, "  ok    torch.compile"),
+        ("a C++ compiler (g++)", "  none  torch.compile (optional; needs a C++ compiler (g++))"),
+    ],
+)
+def test_a_compiler_is_told(
+    monkeypatch: pytest.MonkeyPatch, missing: str | None, line: str
+) -> None:
+    monkeypatch.setattr(hardware, "missing_for_compile", lambda device: missing)
+    done = invoke_app("doctor")
+    assert done.exit_code == 0
+    assert line in done.stdout.splitlines()
+
+
+def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "pick_device", lambda requested: torch.device("cpu"))
+    assert "  none  GPU (torch sees none)" in invoke_app("doctor").stdout.splitlines()
+    monkeypatch.setattr(hardware, "pick_device", lambda requested: torch.device("cuda"))
+    monkeypatch.setattr(hardware, "pick_dtype", lambda requested, device: torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    done = invoke_app("doctor")
+    assert "  ok    GPU Some GPU" in done.stdout.splitlines()
+    assert "device cuda" in done.stdout
+    assert done.exit_code == 0

@@ -1,14 +1,17 @@
 """What answers at once: ``--help``, ``--version``, ``tasks``; none of it loads torch."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from stableprompt.tasks.benchmarks.entries import benchmark_names, families
-from stableprompt.tasks.bundled_tasks import bundled_names, load_bundled
+from stableprompt.tasks.bundled_cards import bundled_names
+from stableprompt.tasks.bundled_tasks import load_bundled
 from stableprompt.version import __version__
 from tests.cli.conftest import assert_fits, invoke_app, options
 
@@ -19,6 +22,35 @@ sys.modules["torch"] = None
 from stableprompt.cli import main
 main()
 """
+
+
+# Each of these takes longer to load than it takes to print a help text.
+SLOW = {
+    "accelerate",
+    "email",  # importlib.metadata loads it
+    "importlib.metadata",
+    "numpy",
+    "peft",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "yaml",
+}
+LOADED = """
+import json, sys
+before = set(sys.modules)
+from stableprompt.cli import main
+try:
+    main()
+finally:
+    print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)
+"""
+
+# What typer loads for any help text: no program that shows one by it answers sooner.
+LEAST = "import typer, typer.rich_utils"
+AT_ONCE = 0.3  # seconds more than a bare interpreter takes
 
 
 def run_without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,6 +81,48 @@ def test_the_check_catches_whoever_imports_torch() -> None:
     done = run_without_torch("doctor")  # looks at the devices that torch sees
     assert done.returncode != 0
     assert "torch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["tune", "--help"], ["evaluate", "--help"], ["tasks"]],
+    ids=" ".join,
+)
+def test_it_loads_nothing_slow(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True
+    )
+    loaded = set(json.loads(done.stderr))
+    assert "stableprompt.cli.tune" in loaded
+    assert loaded & SLOW == set()
+
+
+def test_a_task_on_show_loads_more_so_the_check_can_fail() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, "tasks", "support"], capture_output=True, text=True
+    )
+    assert {"numpy", "pydantic"} <= set(json.loads(done.stderr))
+
+
+def test_it_answers_at_once() -> None:
+    program = [sys.executable, "-m", "stableprompt"]
+    commands = {
+        "bare": [sys.executable, "-c", "pass"],
+        "least": [sys.executable, "-c", LEAST],
+        "help": [*program, "tune", "--help"],
+        "list": [*program, "tasks"],
+    }
+    # Other work on the machine only ever adds time, so the best of some runs says most. They take
+    # turns: what slows all of them slows what they are compared with.
+    best = dict.fromkeys(commands, float("inf"))
+    for _ in range(5):
+        for name, command in commands.items():
+            started = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            best[name] = min(best[name], time.perf_counter() - started)
+    allowed = max(AT_ONCE, 2 * (best["least"] - best["bare"]))  # where the machine is slow
+    assert best["help"] - best["bare"] < allowed, best
+    assert best["list"] - best["bare"] < allowed, best
 
 
 def test_the_installed_program_and_the_module_are_one() -> None:

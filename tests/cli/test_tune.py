@@ -19,6 +19,7 @@ FILES = {
     "task.json",
     "steps.jsonl",
     "prompts.jsonl",
+    "pairs.jsonl",
     "checkpoints",
     "best_prompt.txt",
     "result.json",

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from stableprompt.errors import DataError
+from stableprompt.tasks.bundled_cards import bundled_names, bundled_title
 from stableprompt.tasks.bundled_tasks import (
     BundledDescription,
-    bundled_names,
     describe_bundled,
     load_bundled,
 )
@@ -90,3 +90,4 @@ def test_a_damaged_card(folder: Path, card: str, message: str) -> None:
 def test_what_the_package_ships_loads_without_a_note(name: str) -> None:
     assert load_bundled(name).notes == ()
     assert all(describe_bundled(name).sizes.values())
+    assert bundled_title(name) == describe_bundled(name).title

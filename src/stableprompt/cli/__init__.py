@@ -1,4 +1,8 @@
-"""The command line: one file a command. Imports no torch until a command needs it."""
+"""The command line: one file a command.
+
+What takes long to load is imported by the command that needs it, when it is run: help, listings
+and the completion of a shell answer at once.
+"""
 
 import io
 import os
@@ -7,19 +11,21 @@ import sys
 import typer
 
 from stableprompt.cli import doctor, evaluate, tasks, tune
+from stableprompt.cli.absent import Command, Group
 from stableprompt.version import __version__
 
 app = typer.Typer(
     name="stableprompt",
+    cls=Group,
     help="Find the best prompt for an LLM that you cannot retrain.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-app.command("tune")(tune.command)
-app.command("evaluate")(evaluate.command)
-app.command("tasks")(tasks.command)
-app.command("doctor")(doctor.command)
+app.command("tune", cls=Command)(tune.command)
+app.command("evaluate", cls=Command)(evaluate.command)
+app.command("tasks", cls=Command)(tasks.command)
+app.command("doctor", cls=Command)(doctor.command)
 
 
 def _show_version(wanted: bool) -> None:

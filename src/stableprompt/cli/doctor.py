@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import typer
@@ -17,6 +16,8 @@ OPTIONAL = {
     "datasets": "pip install 'stableprompt[hub]'",
     "sacrebleu": "pip install 'stableprompt[metrics]'",
     "rouge-score": "pip install 'stableprompt[metrics]'",
+    "bitsandbytes": "4-bit weights; pip install 'stableprompt[quant]'",
+    "flash-attn": "attention flash_attention_2, on a GPU; pip install flash-attn",
 }
 
 
@@ -28,9 +29,8 @@ def command() -> None:
     for good, what, fix in _checks():
         failures += not good
         typer.echo(f"  {'ok  ' if good else 'FAIL'}  {what}" + ("" if good else f"; fix: {fix}"))
-    for name, fix in OPTIONAL.items():
-        found = _version(name)
-        typer.echo(f"  {'ok  ' if found else 'none'}  {name} {found or f'(optional; {fix})'}")
+    for found, what in (*_hardware(), *_optional_packages()):
+        typer.echo(f"  {'ok  ' if found else 'none'}  {what}")
     if failures:
         raise typer.Exit(1)
 
@@ -42,12 +42,11 @@ def _checks() -> Iterator[tuple[bool, str, str]]:
     if not (_version("torch") and _version("transformers")):
         return
     from stableprompt.models import embedded
-    from stableprompt.models.loading import cpu_has_fast_bfloat16, pick_device, pick_dtype
+    from stableprompt.models.hardware import pick_device, pick_dtype
 
     device = pick_device("auto")
     dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
-    fast = "" if device.type != "cpu" or cpu_has_fast_bfloat16() else " (no bfloat16 in hardware)"
-    yield True, f"device {device.type}, {os.cpu_count()} cores, weights in {dtype}{fast}", ""
+    yield True, f"device {device.type}, {os.cpu_count()} cores, weights in {dtype}", ""
     yield (
         embedded.is_available(),
         f"embedded model {embedded.EMBEDDED_NAME}",
@@ -57,7 +56,32 @@ def _checks() -> Iterator[tuple[bool, str, str]]:
     yield _writable(folder), f"cache {folder}", "set STABLEPROMPT_CACHE to a folder you can write"
 
 
+def _hardware() -> Iterator[tuple[bool, str]]:
+    """What makes a run faster where it is there; nothing needs it."""
+    if not (_version("torch") and _version("transformers")):
+        return
+    import torch
+
+    from stableprompt.models.hardware import missing_for_compile, pick_device, pick_dtype
+
+    device = pick_device("auto")
+    gpu = device.type == "cuda"
+    yield gpu, f"GPU {torch.cuda.get_device_name(device) if gpu else '(torch sees none)'}"
+    fast = pick_dtype("auto", device) == torch.bfloat16
+    yield fast, f"bfloat16 in hardware{'' if fast else ' (weights are float32 here)'}"
+    missing = missing_for_compile(device)
+    yield not missing, f"torch.compile{f' (optional; needs {missing})' if missing else ''}"
+
+
+def _optional_packages() -> Iterator[tuple[bool, str]]:
+    for name, fix in OPTIONAL.items():
+        found = _version(name)
+        yield bool(found), f"{name} {found or f'(optional; {fix})'}"
+
+
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # loads e-mail parsers
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stableprompt.cli.data import (
+from stableprompt.cli.data_options import (
     DATA,
     ChoicesOption,
     DataDirOption,
@@ -16,8 +16,6 @@ from stableprompt.cli.data import (
     LimitOption,
     MetricOption,
     TextOption,
-    custom_metric,
-    load_task,
 )
 from stableprompt.cli.reporting import (
     ConsoleObserver,
@@ -27,11 +25,15 @@ from stableprompt.cli.reporting import (
     trivial_name,
 )
 from stableprompt.cli.settings import nested, parse_assignments
-from stableprompt.config import make_config, merge
 from stableprompt.errors import ConfigError
 from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
-from stableprompt.tasks.archive import CustomMetric, task_from_dict, unseen
-from stableprompt.tasks.task import Task, notes_on_prompt
+
+if TYPE_CHECKING:
+    from stableprompt.tasks.archive import CustomMetric
+    from stableprompt.tasks.task import Task
+
+
+Split = Literal["train", "validation", "test"]
 
 
 @one_line_errors
@@ -51,9 +53,7 @@ def command(
     metric: MetricOption = None,
     data_dir: DataDirOption = None,
     limit: LimitOption = None,
-    split: Annotated[
-        Literal["train", "validation", "test"], typer.Option(help="Which examples.")
-    ] = "test",
+    split: Annotated[Split, typer.Option(help="Which examples.")] = "test",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as in --set dtype=float32.")
     ] = None,
@@ -69,14 +69,32 @@ def command(
         layers.append(nested("target.model", target))
     if prompt is not None and not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
-    settings = make_config(*layers)  # a typing error shows before a model is loaded
     options = DataOptions(text, label, choices, kind, metric, data_dir, limit)
+    _evaluate(data, options, layers, split, prompt=prompt, run=run)
+
+
+def _evaluate(
+    data: str,
+    options: DataOptions,
+    layers: list[dict[str, Any]],
+    split: Split,
+    *,
+    prompt: str | None,
+    run: Path | None,
+) -> None:
+    # These load numpy and pydantic, which --help does without.
+    from stableprompt.cli.data import custom_metric, load_task
+    from stableprompt.config import make_config, merge
+    from stableprompt.tasks.archive import unseen
+    from stableprompt.tasks.task import notes_on_prompt
+
+    settings = make_config(*layers)  # a typing error shows before a model is loaded
     given = merge(*layers)
     if run is None:
         task = load_task(data, options, seed=settings.split_seed)
     else:
-        own = custom_metric(metric)
-        if metric is not None and own is None:
+        own = custom_metric(options.metric)
+        if options.metric is not None and own is None:
             raise ConfigError("--run scores by the metric of the run; leave --metric out")
         prompt, used, as_in_run = _as_in_run(run, own)
         task = load_task(data, options, seed=settings.split_seed, like=used)
@@ -97,13 +115,16 @@ def command(
         console.print(f"{trivial_name(task.kind)}: {trivial:.3f}{near}")
 
 
-def _as_in_run(run_dir: Path, metric: CustomMetric | None) -> tuple[str, Task, dict[str, Any]]:
+def _as_in_run(run_dir: Path, metric: "CustomMetric | None") -> tuple[str, "Task", dict[str, Any]]:
     """A finished run's prompt, its task, and how it was scored.
 
     Raises:
         RunError: it is no run folder, or the run is not finished.
         ConfigError: the run has a metric of the user's own, and it was not given.
     """
+    from stableprompt.config import make_config
+    from stableprompt.tasks.archive import task_from_dict
+
     folder = RunFolder.open(run_dir)
     result = folder.read_json(RESULT)
     used = make_config(folder.read_json(CONFIG))

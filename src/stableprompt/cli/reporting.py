@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from stableprompt.errors import StablePromptError
 from stableprompt.tasks.example import TaskKind
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from stableprompt.tasks.statistics import Estimate
     from stableprompt.tuning.records import StepRecord, TuneResult
 
@@ -33,8 +33,10 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def make_console() -> Console:
+def make_console() -> "Console":
     """Plain lines where the output is no terminal; brackets and colons mean nothing in them."""
+    from rich.console import Console  # takes longer to load than typer
+
     return Console(highlight=False, markup=False, emoji=False)
 
 
@@ -46,7 +48,7 @@ def figure(estimate: "Estimate") -> str:
 class ConsoleObserver:
     """Prints one line a step."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
         self._console = console
         self._steps = 0
         self._leader: str | None = None
@@ -80,7 +82,7 @@ class ConsoleObserver:
         parts.append(f"{record.seconds:.0f} s")
         self._console.print("  ".join(parts))
         if record.anchor:
-            decision = str(record.anchor["decision"]).replace("_", " ")
+            decision = spaced(record.anchor["decision"])
             self._console.print(
                 f"  anchor: {decision}  (validation: policy {record.anchor['policy_score']:.3f}, "
                 f"anchor {record.anchor['anchor_score']:.3f})"
@@ -90,8 +92,10 @@ class ConsoleObserver:
             self._console.print(f"  leader: {_shortened(record.best_prompt)}", style="italic")
 
 
-def print_summary(console: Console, result: "TuneResult", seconds: float) -> None:
+def print_summary(console: "Console", result: "TuneResult", seconds: float) -> None:
     """The verdict, both prompts with their figures, the paired comparison, and the cost."""
+    from rich.table import Table
+
     table = Table(title="Result", show_header=False, title_justify="left", pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -130,6 +134,11 @@ def print_summary(console: Console, result: "TuneResult", seconds: float) -> Non
     table.add_row("anchor", decisions or "no decisions")
     table.add_row("run folder", str(result.run_dir))
     console.print(table)
+
+
+def spaced(name: str) -> str:
+    """Names of kinds and metrics as words: "multiple choice"."""
+    return name.replace("_", " ")
 
 
 def trivial_name(kind: TaskKind) -> str:

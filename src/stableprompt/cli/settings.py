@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import yaml
-
 from stableprompt.errors import ConfigError
 
 
@@ -31,6 +29,8 @@ def parse_assignments(assignments: list[str]) -> list[dict[str, Any]]:
 
 
 def _parse(value: str) -> Any:
+    import yaml  # only where something is set: help and listings do without
+
     try:
         parsed = yaml.safe_load(value)
     except (ValueError, yaml.YAMLError):  # yaml reads dates, and 2024-13-45 is none

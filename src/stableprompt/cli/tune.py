@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stableprompt.cli.data import (
+from stableprompt.cli.data_options import (
     ChoicesOption,
     DataArgument,
     DataDirOption,
@@ -18,8 +18,6 @@ from stableprompt.cli.data import (
     LimitOption,
     MetricOption,
     TextOption,
-    custom_metric,
-    load_task,
 )
 from stableprompt.cli.reporting import (
     INTERRUPTED,
@@ -27,15 +25,15 @@ from stableprompt.cli.reporting import (
     make_console,
     one_line_errors,
     print_summary,
+    spaced,
 )
 from stableprompt.cli.settings import nested, parse_assignments
-from stableprompt.config import METHODS, PRESETS, make_config, read_settings
 from stableprompt.errors import ConfigError
+from stableprompt.presets import METHODS, PRESETS
 from stableprompt.runs.folder import RunFolder, default_run_dir
-from stableprompt.tasks.task import Task
-from stableprompt.tuning.checks import require_enough_examples
 
 if TYPE_CHECKING:
+    from stableprompt.tasks.task import Task
     from stableprompt.tuning.records import TuneResult
 
 
@@ -91,6 +89,23 @@ def command(
         return
     if not data:
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
+    _start(data, given, layers, preset=preset, config=config, run_dir=run_dir)
+
+
+def _start(
+    data: str,
+    given: DataOptions,
+    layers: list[dict[str, Any]],
+    *,
+    preset: str,
+    config: Path | None,
+    run_dir: Path | None,
+) -> None:
+    # These load numpy and pydantic, which --help does without.
+    from stableprompt.cli.data import load_task
+    from stableprompt.config import make_config, read_settings
+    from stableprompt.tuning.checks import require_enough_examples
+
     file_settings = read_settings(config) if config else {}
     settings = make_config(file_settings, *layers, preset=preset)
     task = load_task(data, given, seed=settings.split_seed)
@@ -102,6 +117,8 @@ def command(
 
 
 def _resume(folder: Path, given: DataOptions, *, something_else: bool) -> None:
+    from stableprompt.cli.data import custom_metric  # loads numpy, as above
+
     own = custom_metric(given.metric)  # the one thing that a run folder cannot hold
     # The data folder may come from the environment, so it does not count.
     others = replace(given, metric=None if own else given.metric, data_dir=None)
@@ -130,13 +147,12 @@ def _report(folder: Path, run: Callable[[Any, ConsoleObserver], "TuneResult"]) -
     print_summary(console, result, time.perf_counter() - started)
 
 
-def _introduce(task: Task) -> None:
+def _introduce(task: "Task") -> None:
     console = make_console()
     sizes = ", ".join(
         f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
     )
-    kind = str(task.kind).replace("_", " ")
-    console.print(f"task {task.name}: {kind}, {task.metric.name}; {sizes}")
+    console.print(f"task {task.name}: {spaced(task.kind)}, {task.metric.name}; {sizes}")
     if task.labels:
         console.print(f"labels: {', '.join(task.labels)}")
     for note in task.notes:

@@ -8,7 +8,8 @@ from typing import cast
 from stableprompt.errors import DataError
 from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
 from stableprompt.tasks.benchmarks.source import load_rows
-from stableprompt.tasks.bundled_tasks import bundled_names, load_bundled
+from stableprompt.tasks.bundled_cards import bundled_names
+from stableprompt.tasks.bundled_tasks import load_bundled
 from stableprompt.tasks.loading import LoadOptions
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.wording import quoted

@@ -15,6 +15,7 @@ from stableprompt.tasks.benchmarks.entries import (
     benchmark_names,
     families,
     find_benchmark,
+    kinds_of,
     read_catalogue,
 )
 from stableprompt.tasks.example import TaskKind
@@ -84,6 +85,11 @@ def test_a_listing_has_one_line_a_family() -> None:
     assert all(line.title for line in lines)
     sst2 = next(line for line in lines if line.name == "sst2")
     assert sst2 == BenchmarkFamily("sst2", find_benchmark("sst2").title, ("sst2",))
+
+
+def test_the_kinds_of_a_listing_are_those_of_the_benchmarks() -> None:
+    for family in families():
+        assert kinds_of(family.members) == {find_benchmark(name).kind for name in family.members}
 
 
 @pytest.mark.parametrize("name", benchmark_names())

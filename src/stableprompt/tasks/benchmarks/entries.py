@@ -8,7 +8,7 @@ slash in the benchmark's name, or the whole name.
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -97,6 +97,17 @@ def families(catalogue: Catalogue | None = None) -> tuple[BenchmarkFamily, ...]:
         )
         for name, members in groups.items()
     )
+
+
+def kinds_of(names: Iterable[str], catalogue: Catalogue | None = None) -> set[str]:
+    """The kinds of some benchmarks as their entries have them: to check all takes too long to list.
+
+    Args:
+        names: Some of ``benchmark_names``.
+        catalogue: Where to look; the package's own by default.
+    """
+    entries = (catalogue or _package_catalogue()).entries
+    return {str(entries[name].table.get("kind")) for name in names}
 
 
 def find_benchmark(name: str, catalogue: Catalogue | None = None) -> Benchmark:

@@ -1,0 +1,78 @@
+"""Options that were not given are not converted; all else is as typer does it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from stableprompt.cli.absent import Command, Group
+
+seen: dict[str, Any] = {}
+
+
+def _note(value: str | None) -> str | None:
+    seen["noted"] = value
+    return value
+
+
+def command(
+    where: Annotated[Path, typer.Argument()],
+    rest: Annotated[list[str] | None, typer.Argument()] = None,
+    steps: int | None = None,
+    rate: float = 0.5,
+    set_: Annotated[list[str] | None, typer.Option("--set")] = None,
+    noted: Annotated[str | None, typer.Option(callback=_note)] = None,
+    folder: Annotated[Path | None, typer.Option(envvar="ABSENT_FOLDER")] = None,
+) -> None:
+    seen.update(
+        where=where, rest=rest, steps=steps, rate=rate, set_=set_, noted=noted, folder=folder
+    )
+
+
+def call(*arguments: str, quick: bool = True, **env: str) -> tuple[int, str, dict[str, Any]]:
+    seen.clear()
+    app = typer.Typer(cls=Group if quick else None)
+    app.command("do", cls=Command if quick else None)(command)
+    app.callback()(lambda: None)
+    done = CliRunner().invoke(app, ["do", *arguments], env={"COLUMNS": "80", **env})
+    return done.exit_code, done.output, dict(seen)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["x"],
+        ["x", "y", "z"],
+        ["x", "--steps", "3", "--rate", "2", "--set", "a", "--set", "b", "--noted", "n"],
+        [],
+        ["x", "--steps", "many"],
+        ["--help"],
+    ],
+    ids=" ".join,
+)
+def test_it_changes_nothing(arguments: list[str]) -> None:
+    assert call(*arguments) == call(*arguments, quick=False)
+
+
+def test_what_was_not_given_is_nothing() -> None:
+    assert call("x")[2] == {
+        "where": Path("x"),
+        "rest": None,
+        "steps": None,
+        "rate": 0.5,
+        "set_": None,
+        "noted": None,
+        "folder": None,
+    }
+
+
+def test_what_the_environment_gives_is_converted() -> None:
+    assert call("x", ABSENT_FOLDER="here")[2]["folder"] == Path("here")
+
+
+def test_what_must_be_given_is_asked_for() -> None:
+    code, output, reached = call()
+    assert (code, reached.get("where")) == (2, None)
+    assert "Missing argument" in output
