@@ -17,6 +17,7 @@ from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
 from stableprompt.models.embedded import EMBEDDED_NAME
+from stableprompt.models.hardware import options_of, pick_hardware
 from stableprompt.models.loading import LoadedModel, load_model, resolve_name
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
@@ -185,14 +186,21 @@ def _without_long_texts(
 
 
 def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:
-    """Agent and target; one copy of the weights where they are the same checkpoint."""
-    loaded = load_model(config.agent.model, device=config.device, dtype=config.dtype)
+    """Agent and target; one copy of the weights where they are the same checkpoint, held alike.
+
+    Raises:
+        ConfigError: this machine cannot do what the settings ask for; nothing was loaded.
+        ModelError: a model cannot be loaded.
+    """
+    for_agent, for_target = options_of(config), options_of(config, config.target)
+    alike = pick_hardware(**for_agent) == pick_hardware(**for_target)
+    loaded = load_model(config.agent.model, **for_agent)
     lora, adapter = _starting_adapter(config)
     adapted = AdaptedModel(loaded.model, lora, seed=derive_seed(config.seed, "lora"))
     if adapter is not None:
         adapted.load_adapter(adapter)
     agent = AgentLLM(loaded, adapted, temperature=config.agent.temperature)
-    if resolve_name(config.target.model) == resolve_name(config.agent.model):
+    if alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
         return agent, _speaking_target(loaded, config, agent.as_base)
     return agent, load_target(config)
 
@@ -200,8 +208,8 @@ def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:
 def load_target(config: TuneConfig, model: str | None = None) -> LocalTarget:
     """The target with weights of its own; or another model in its role, spoken to as a chat."""
     chat = model is not None or config.target.format == "chat"
-    name = model or config.target.model
-    loaded = load_model(name, device=config.device, dtype=config.dtype, chat=chat)
+    options = options_of(config, config.target)
+    loaded = load_model(model or config.target.model, chat=chat, **options)
     return LocalTarget(loaded, max_batch_tokens=config.target.max_batch_tokens, plain=not chat)
 
 
@@ -280,6 +288,9 @@ def evaluate_with(
 
 def _setting(task: Task, config: TuneConfig, agent: AgentLLM, target: TargetLLM) -> dict[str, Any]:
     """What a reader needs to judge or repeat the figures; nothing of this machine's paths."""
+    packages = ["torch", "transformers", "peft"]
+    if "4bit" in (config.quantize, config.target.quantize):
+        packages.append("bitsandbytes")
     return {
         "task": task.name,
         "kind": task.kind,
@@ -290,14 +301,31 @@ def _setting(task: Task, config: TuneConfig, agent: AgentLLM, target: TargetLLM)
         "agent": _public_name(config.agent.model),
         "target": _public_name(config.target.model),
         "max_answer_tokens": answer_room(task, config, target),
-        "dtype": str(agent.loaded.model.dtype).removeprefix("torch."),
-        "device": agent.loaded.device.type,
+        **_how_it_ran(config, agent),
         "versions": {
             "python": platform.python_version(),
             "stableprompt": __version__,
-            **{name: version(name) for name in ("torch", "transformers", "peft")},
+            **{name: version(name) for name in packages},
         },
     }
+
+
+def _how_it_ran(config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
+    """Precision and device, with every "auto" decided; of the target only what differs."""
+    own = pick_hardware(**options_of(config))
+    other = pick_hardware(**options_of(config, config.target))
+    found: dict[str, Any] = {
+        "dtype": str(agent.loaded.model.dtype).removeprefix("torch."),
+        "attention": agent.loaded.model.config._attn_implementation,
+        "compile": own.compile,
+        "quantize": own.quantize,
+        "device": agent.loaded.device.type,
+    }
+    if other.dtype != own.dtype:
+        found["target_dtype"] = str(other.dtype).removeprefix("torch.")
+    if other.quantize != own.quantize:
+        found["target_quantize"] = other.quantize
+    return found
 
 
 def _public_name(model: str) -> str:

@@ -1,16 +1,22 @@
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 from transformers import logging as transformers_logging
 
 from stableprompt.errors import ConfigError, ModelError
-from stableprompt.models import embedded, loading
-from stableprompt.models.loading import load_model, pick_device, pick_dtype, resolve_name
+from stableprompt.models import embedded, hardware
+from stableprompt.models.adapters import AdaptedModel, Role
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.loading import load_model, resolve_name
+from tests.fakes.agents import MESSAGES, disturb, make_lora
 from tests.fakes.tiny_model import make_model, make_tokenizer, save_tiny_model
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 40, 41]])
 
 
@@ -121,42 +127,121 @@ def test_the_embedded_model_is_its_converted_folder(
     assert resolve_name("smollm2-135m") == str(tmp_path)
 
 
-# --- device and precision ---
+# --- attention ---
 
 
-def test_an_unknown_device_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"'nonsense'.*use auto, cpu or cuda"):
-        pick_device("nonsense")
+def test_attention_is_left_to_transformers_or_as_asked(checkpoint: Path) -> None:
+    given = {"device": "cpu", "dtype": "float32"}
+    models = [
+        load_model(str(checkpoint), **given, attention=attention).model
+        for attention in ("auto", "sdpa", "eager")
+    ]
+    assert [m.config._attn_implementation for m in models] == ["sdpa", "sdpa", "eager"]
+    with torch.no_grad():
+        auto, sdpa, eager = (m(IDS).logits for m in models)
+    assert torch.equal(auto, sdpa)
+    torch.testing.assert_close(eager, sdpa, rtol=0, atol=1e-5)  # another order of the same sums
 
 
-def test_cuda_without_a_gpu_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="sees no GPU"):
-        pick_device("cuda:0")
+def test_an_option_that_cannot_be_is_refused_before_the_model_is_looked_for() -> None:
+    with pytest.raises(ConfigError, match="flash_attention_2"):
+        load_model("/no/such/folder", device="cpu", attention="flash_attention_2")
 
 
-@pytest.mark.parametrize(("there", "device"), [(True, CUDA), (False, CPU)])
-def test_auto_takes_a_gpu_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, there: bool, device: torch.device
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert pick_device("auto") == device
-    assert pick_device("cpu") == CPU
+# --- torch.compile ---
 
-
-@pytest.mark.parametrize(
-    ("device", "fast", "dtype"),
-    [
-        (CPU, True, torch.bfloat16),
-        (CPU, False, torch.float32),
-        (CUDA, True, torch.bfloat16),
-        (CUDA, False, torch.float32),
-    ],
+needs_compiler = pytest.mark.skipif(
+    hardware.missing_for_compile(CPU) is not None,
+    reason=f"torch.compile needs {hardware.missing_for_compile(CPU)}",
 )
-def test_auto_is_bfloat16_where_the_hardware_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, device: torch.device, fast: bool, dtype: torch.dtype
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One layer: tracing takes seconds a layer."""
+    folder = tmp_path_factory.mktemp("shallow")
+    tokenizer = make_tokenizer()
+    make_model(len(tokenizer), layers=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def make_agent(folder: str, **options: bool) -> AgentLLM:
+    """Policy and anchor that differ from each other and from the base."""
+    loaded = load_model(folder, device="cpu", dtype="float32", **options)
+    agent = AgentLLM(loaded, AdaptedModel(loaded.model, make_lora(), seed=0), temperature=1.0)
+    disturb(agent.adapted.parameters())
+    agent.copy(Role.POLICY, Role.ANCHOR)
+    disturb(agent.adapted.parameters(), seed=1)
+    return agent
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing stumbles over warnings of its own
+@needs_compiler
+def test_a_compiled_agent_writes_reads_and_learns_as_the_plain_one_in_every_role(
+    shallow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "cpu_has_fast_bfloat16", lambda: fast)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: fast)
-    assert pick_dtype("auto", device) == dtype
-    assert pick_dtype("float32", device) == torch.float32
+    # Traced and run as PyTorch's own operators: what is risky here is what is traced, and when it
+    # is traced again. Making C++ of it takes minutes, and is PyTorch's business. The three roles
+    # take turns: the anchor writes, the base judges, the policy learns.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, compiled = make_agent(shallow), make_agent(shallow, compile=True)
+    query = plain.query_ids(MESSAGES)
+    traced = []
+    for seed, rows, length in ((0, 3, 5), (1, 2, 8)):  # again with other weights and lengths
+        generator = torch.Generator().manual_seed(seed)
+        uniforms = torch.rand(rows, length, dtype=torch.float64, generator=generator)
+        written = plain.sample(query, uniforms, role=Role.ANCHOR)
+        assert torch.equal(compiled.sample(query, uniforms, role=Role.ANCHOR).ids, written.ids)
+        said = []
+        for agent in (plain, compiled):
+            with torch.no_grad(), agent.adapted.role(Role.BASE) as model:
+                said.append(model(input_ids=written.ids, use_cache=False).logits)
+        torch.testing.assert_close(*said, rtol=0, atol=1e-5)
+        told = [agent(query, written.ids, written.mask).logprobs for agent in (plain, compiled)]
+        torch.testing.assert_close(*told, rtol=0, atol=1e-5)
+        gradients = []
+        for agent, logprobs in zip((plain, compiled), told, strict=True):
+            agent.zero_grad()
+            logprobs.sum().backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in agent.adapted.parameters()]))
+        assert gradients[0].abs().max() > 1
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
+        for agent in (plain, compiled):
+            disturb(agent.adapted.parameters(), seed=2)
+        traced.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert traced[0] > 0
+    assert traced[1] == traced[0]  # nothing was traced again for other lengths
+
+
+@pytest.mark.filterwarnings("ignore")
+@needs_compiler
+@torch.no_grad()
+def test_a_compiled_model_says_what_the_plain_one_says(shallow: str) -> None:
+    # The one test that calls the C++ compiler.
+    torch.compiler.reset()
+    plain = load_model(shallow, device="cpu", dtype="float32").model
+    compiled = load_model(shallow, device="cpu", dtype="float32", compile=True).model
+    torch.testing.assert_close(
+        compiled(IDS, use_cache=False).logits, plain(IDS).logits, rtol=0, atol=1e-5
+    )
+
+
+@needs_compiler
+def test_layers_that_cannot_be_told_from_the_head_are_not_compiled(
+    shallow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compiled together with them, the head would be read wrongly.
+    monkeypatch.setattr(LlamaForCausalLM, "base_model", property(lambda self: self))
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM keeps.*set compile to false"):
+        load_model(shallow, device="cpu", compile=True)
+
+
+def test_without_a_compiler_compile_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"compile needs a C\+\+ compiler \(.*not found"):
+        load_model("/no/such/folder", device="cpu", compile=True)

@@ -1,21 +1,22 @@
-"""From a model's name to weights and tokenizer on a device, in a sensible precision."""
+"""From a model's name to weights and tokenizer on a device, held as the settings say."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import logging as transformers_logging
 
-from stableprompt.errors import ConfigError, ModelError
+from stableprompt.errors import ModelError
 from stableprompt.models import embedded
 from stableprompt.models.chat import end_of_turn_ids
+from stableprompt.models.hardware import Hardware, LoadOptions, pick_hardware
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_COMPILED_FORMS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,39 +39,6 @@ class LoadedModel:
         return int(getattr(self.model.config, "max_position_embeddings", 0) or 1_000_000)
 
 
-def pick_device(requested: str) -> torch.device:
-    """ "auto" takes a GPU where there is one."""
-    if requested == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(requested)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"device {requested!r} is not known to torch; use auto, cpu or cuda"
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device 'cuda' was asked for, but torch sees no GPU; use device auto or cpu"
-        )
-    return device
-
-
-def cpu_has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def pick_dtype(requested: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 where the hardware multiplies it, else float32."""
-    if requested != "auto":
-        return DTYPES[requested]
-    if device.type == "cuda":
-        # Not float16: it overflows on models that were trained in bfloat16.
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if cpu_has_fast_bfloat16() else torch.float32
-
-
 def resolve_name(name: str) -> str:
     """The folder or hub id that a name stands for; same answer means same checkpoint."""
     if name == embedded.EMBEDDED_NAME:
@@ -79,29 +47,25 @@ def resolve_name(name: str) -> str:
     return str(path.resolve()) if path.is_dir() else name
 
 
-def load_model(
-    name: str, *, device: str = "auto", dtype: str = "auto", chat: bool = True
-) -> LoadedModel:
+def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) -> LoadedModel:
     """Load a frozen model for inference.
 
     Args:
         name: "smollm2-135m" (embedded), a local folder, or a hub id.
-        device: auto, cpu, cuda, cuda:1, ...
-        dtype: auto, float32, bfloat16 or float16.
         chat: Whether it will be spoken to through its chat template.
+        **options: How it is held and run; what is not given is "auto", or off.
 
     Raises:
+        ConfigError: this machine cannot do what the options ask for.
         ModelError: it cannot be found, or has no chat template.
     """
-    place = pick_device(device)
+    hardware = pick_hardware(**options)
     with _quiet_transformers():
         source = resolve_name(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=pick_dtype(dtype, place)
-            )
-        except (OSError, ValueError, SafetensorError) as error:
+            model = _read_weights(source, hardware)
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             reason = (
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             )
@@ -117,7 +81,53 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.requires_grad_(False)
-    return LoadedModel(name, model.to(place).eval(), tokenizer, place)
+    if hardware.compile:
+        _compile_body(name, model)
+    return LoadedModel(name, model.eval(), tokenizer, hardware.device)
+
+
+def _read_weights(source: str, hardware: Hardware) -> Any:
+    how: dict[str, Any] = {"dtype": hardware.dtype}
+    if hardware.attention is not None:
+        how["attn_implementation"] = hardware.attention
+    load: Any = AutoModelForCausalLM.from_pretrained
+    if hardware.quantize == "none":
+        return load(source, **how).to(hardware.device)
+    quantised: Any = BitsAndBytesConfig
+    how["quantization_config"] = quantised(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=hardware.dtype,
+    )
+    # A quantised model is not moved afterwards.
+    model = load(source, device_map={"": hardware.device}, **how)
+    for module in model.modules():
+        # On a CPU with AVX512-BF16 bitsandbytes repacks the weights at the first pass without
+        # gradient, into a form that later passes no gradient through: the policy would learn
+        # from a part of its gradient only, and nothing would say so.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _compile_body(name: str, model: Any) -> None:
+    """Compile all layers but the head, in place: adapters that are injected later are traced too.
+
+    Not the whole model: the head is read through hooks, which torch.compile does not look at again
+    once it has compiled.
+    """
+    body = model.base_model
+    if body is model:
+        raise ModelError(
+            f"model {name!r} cannot be compiled ({type(model).__name__} keeps its layers and its "
+            "head in one module); set compile to false"
+        )
+    # Policy, anchor and target, with and without gradient and cache, are a form each; behind the
+    # limit, 8 by default, torch.compile stops compiling.
+    limits: Any = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, MAX_COMPILED_FORMS)
+    body.compile(dynamic=True)  # dynamic: no new form for every length
 
 
 @contextmanager
