@@ -86,9 +86,9 @@ class ScriptedTarget:
         return True
 
 
-def make_task(*, seed_prompt: str = "sort one text") -> Task:
-    """60 texts that hold their own label word."""
+def make_task(*, seed_prompt: str = "sort one text", size: int = 60) -> Task:
+    """Texts that hold their own label word."""
     rows = [
-        {"text": f"{LABELS[i % 2]} thing number {i}", "label": LABELS[i % 2]} for i in range(60)
+        {"text": f"{LABELS[i % 2]} thing number {i}", "label": LABELS[i % 2]} for i in range(size)
     ]
     return Task.from_records(rows, name="colours", seed_prompt=seed_prompt)

@@ -66,6 +66,24 @@ def test_after_a_role_the_policy_speaks_again(role: Role) -> None:
         assert torch.equal(adapted.model(input_ids=IDS).logits, before)
 
 
+@pytest.mark.parametrize("outer", list(Role))
+@pytest.mark.parametrize("inner", list(Role))
+def test_after_a_role_inside_another_the_other_speaks_again(outer: Role, inner: Role) -> None:
+    adapted = make_adapted()
+    disturb(adapted.parameters())
+    adapted.copy(Role.POLICY, Role.ANCHOR)
+    disturb(adapted.parameters(), seed=1)
+    wanted = {role: logits(adapted, role) for role in Role}
+    assert not torch.equal(wanted[Role.POLICY], wanted[Role.ANCHOR])
+    with torch.no_grad(), adapted.role(outer) as model:
+        with pytest.raises(RuntimeError, match="interrupted"), adapted.role(inner):
+            assert torch.equal(model(input_ids=IDS).logits, wanted[inner])
+            raise RuntimeError("interrupted")
+        assert torch.equal(model(input_ids=IDS).logits, wanted[outer])
+    with torch.no_grad():
+        assert torch.equal(adapted.model(input_ids=IDS).logits, wanted[Role.POLICY])
+
+
 def trained_names(adapted: AdaptedModel) -> set[str]:
     return {name for name, p in adapted.model.named_parameters() if p.requires_grad}
 
@@ -113,6 +131,17 @@ def test_copies_are_by_value(source: Role, destination: Role) -> None:
     disturb(adapted.parameters(), seed=1)
     assert torch.equal(logits(adapted, Role.ANCHOR), wanted)
     assert not torch.equal(logits(adapted, Role.POLICY), wanted)
+
+
+def test_adapters_are_equal_until_one_number_differs() -> None:
+    adapted = make_adapted()
+    assert adapted.equal(Role.POLICY, Role.ANCHOR)
+    with torch.no_grad():
+        adapted.parameters()[-1].view(-1)[-1] += 1e-6
+    assert not adapted.equal(Role.POLICY, Role.ANCHOR)
+    assert not adapted.equal(Role.ANCHOR, Role.POLICY)
+    adapted.copy(Role.ANCHOR, Role.POLICY)
+    assert adapted.equal(Role.POLICY, Role.ANCHOR)
 
 
 def test_state_holds_both_adapters() -> None:

@@ -425,4 +425,4 @@ def test_perplexities_are_those_of_the_base_and_of_the_text_alone() -> None:
         with torch.no_grad(), agent.as_base():
             logprobs = plain_logprobs(agent.loaded.model, before, own)
         assert perplexity == pytest.approx(math.exp(-logprobs.mean().item()), rel=1e-5)
-        assert agent.perplexities([text]) == [perplexity]
+        assert agent.perplexities([text]) == pytest.approx([perplexity], rel=1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stableprompt.errors import RunError
-from stableprompt.runs.folder import CONFIG, PROMPTS, RESULT, STEPS, TASK, RunFolder
+from stableprompt.runs.folder import CONFIG, PAIRS, PROMPTS, RESULT, STEPS, TASK, RunFolder
 
 UMLAUTS = {"prompt": "Größe nennen — 答え ✓ \u2028 end", "quote": 'a "b"\n\tc'}
 
@@ -143,9 +143,26 @@ def test_records_are_appended_a_line_each(folder: RunFolder) -> None:
 
 
 def test_lengths_are_in_bytes_and_0_where_there_is_no_file(folder: RunFolder) -> None:
-    assert folder.lengths() == {STEPS: 0, PROMPTS: 0}
+    assert folder.lengths() == {STEPS: 0, PROMPTS: 0, PAIRS: 0}
     folder.append(PROMPTS, [{"a": "ö"}])
-    assert folder.lengths() == {STEPS: 0, PROMPTS: len('{"a": "ö"}\n'.encode())}
+    folder.append(PAIRS, [{"b": 1}])
+    wanted = {STEPS: 0, PROMPTS: len('{"a": "ö"}\n'.encode()), PAIRS: len('{"b": 1}\n')}
+    assert folder.lengths() == wanted
+
+
+def test_lines_are_read_as_they_were_written(folder: RunFolder) -> None:
+    assert folder.read_lines(PAIRS) == []
+    # 0.1 as a 32-bit float: all its digits must come back.
+    records = [UMLAUTS, {"answer": [0.10000000149011612, 0.0]}, {"answer": "one\r\ntwo\x85"}]
+    folder.append(PAIRS, records)
+    assert folder.read_lines(PAIRS) == records
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}\n{"a"', b'{"a": "\xff"}\n', b"\n"])
+def test_damaged_lines_are_an_error(folder: RunFolder, content: bytes) -> None:
+    (folder.path / PAIRS).write_bytes(content)
+    with pytest.raises(RunError, match=r"pairs\.jsonl cannot be read"):
+        folder.read_lines(PAIRS)
 
 
 def test_what_was_appended_after_a_checkpoint_is_cut_off(folder: RunFolder) -> None:

@@ -1,6 +1,7 @@
-"""From messages to one score: by kind, by metric, with every call counted."""
+"""From messages to one score: by kind, by metric, with every call counted, and asked once."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -208,3 +209,156 @@ def test_probabilities_that_are_no_numbers_stop_the_run() -> None:
     target = Scripted([[float("nan"), 0.0]] * 4)
     with pytest.raises(ModelError, match="'scripted' gave probabilities that are not finite"):
         make_scorer(task, target).score("Sort.", task.test, Purpose.TEST)
+
+
+# --- several prompts, and pairs that come again ---
+
+
+class Hashing(Scripted):
+    """Answers by all that it reads, the same whatever else is in the batch; counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def label_scores(
+        self, conversations: Sequence[Sequence[dict[str, str]]], words: Sequence[Sequence[str]]
+    ) -> LabelScores:
+        self.batches.append(len(conversations))
+        self.read += [list(c) for c in conversations]
+        width = max(map(len, words))
+        rows = []
+        for conversation, own in zip(conversations, words, strict=True):
+            # Eighths: exact, and equal now and then.
+            weights = [1 + zlib.crc32(f"{conversation} {w}".encode()) % 8 for w in own]
+            rows.append([w / sum(weights) for w in weights] + [0.0] * (width - len(own)))
+        return LabelScores(torch.tensor(rows), num_tokens=10 * len(rows))
+
+    def generate(
+        self, conversations: Sequence[Sequence[dict[str, str]]], max_tokens: int
+    ) -> Answers:
+        self.batches.append(len(conversations))
+        self.read += [list(c) for c in conversations]
+        told = (zlib.crc32(str(c).encode()) % 3 for c in conversations)
+        texts = tuple(("seven", "Well: two", "")[n] for n in told)
+        return Answers(texts, num_tokens=10 * len(texts))
+
+
+PROMPTS = ["Sort.", "Think, then sort.", "", "Sort.", "Please."]
+
+
+@pytest.mark.parametrize("make", [classification, multiple_choice, generation])
+def test_several_prompts_together_score_as_each_alone(make: Callable[..., Task]) -> None:
+    task = make()
+    target = Hashing()
+    together = make_scorer(task, target).score_all(PROMPTS, task.test, Purpose.TEST)
+    assert target.batches == [4 * len(task.test)]  # one call; the repeated prompt is in it once
+    alone = [make_scorer(task, Hashing()).score(p, task.test, Purpose.TEST) for p in PROMPTS]
+    assert together == alone
+    assert len(set(together)) > 2
+
+
+def test_no_prompts_no_scores() -> None:
+    task = generation()
+    assert make_scorer(task, Hashing()).score_all([], task.test, Purpose.TEST) == []
+
+
+def test_what_each_prompt_gets_where_choices_differ_in_number() -> None:
+    task = multiple_choice()
+    rows = [[0.75, 0.25, 0.0], [0.25, 0.125, 0.625], [0.25, 0.75, 0.0], [0.5, 0.5, 0.0]]
+    scorer = make_scorer(task, Scripted(rows))
+    first, second = scorer.score_all(["One.", "Two."], task.test, Purpose.TEST)
+    # B is right, then A or C; 0.25 - 0.75 and 0.625 - 0.125.
+    assert (first.predictions, first.values) == (("A", "C"), (0.0, 1.0))
+    assert first.softmax_difference == pytest.approx((-0.5 + 0.5) / 2, abs=1e-7)
+    # 0.75 - 0.25 and, a tie of A with B, 0.5 - 0.5.
+    assert (second.predictions, second.values) == (("B", ""), (1.0, 0.0))
+    assert second.softmax_difference == pytest.approx((0.5 + 0.0) / 2, abs=1e-7)
+
+
+def test_the_same_where_a_pair_with_fewer_choices_is_known_already() -> None:
+    task = multiple_choice()
+    target = Scripted([[0.25, 0.75]])
+    scorer = make_scorer(task, target)
+    assert scorer.score("Two.", task.test[:1], Purpose.TEST).predictions == ("B",)
+    target.rows = [[0.25, 0.125, 0.625]]
+    score = scorer.score("Two.", task.test, Purpose.TEST)
+    assert (score.predictions, score.values) == (("B", "C"), (1.0, 1.0))
+    assert score.softmax_difference == pytest.approx((0.5 + 0.5) / 2, abs=1e-7)
+
+
+@pytest.mark.parametrize("make", [classification, multiple_choice, generation])
+def test_only_what_is_really_asked_is_counted(make: Callable[..., Task]) -> None:
+    task, target = make(), Hashing()
+    scorer = make_scorer(task, target)
+    more = len(task.test) - 1
+    first = scorer.score("Sort.", task.test[:1], Purpose.TRAINING)
+    assert scorer.ledger.target_calls == {"training": 1, "validation": 0, "test": 0}
+    # One example is known of the first prompt, none of the second.
+    both = scorer.score_all(["Sort.", "Other."], task.test, Purpose.VALIDATION)
+    asked = {"training": 1, "validation": more + 1 + more, "test": 0}
+    assert scorer.ledger.target_calls == asked
+    # Nothing is new, and it is the same for every purpose.
+    assert scorer.score_all(["Sort.", "Other."], task.test, Purpose.TEST) == both
+    assert scorer.score("Sort.", task.test[:1], Purpose.TEST) == first
+    assert scorer.ledger.target_calls == asked
+    assert scorer.ledger.target_tokens == {p: 10 * calls for p, calls in asked.items()}
+    assert target.batches == [1, 2 * more + 1]
+    assert len({str(conversation) for conversation in target.read}) == len(target.read)
+
+
+def test_words_that_may_be_answered_are_part_of_the_question() -> None:
+    task, target = classification(), Hashing()
+    scorer = make_scorer(task, target)
+    scorer.score("Sort.", task.test, Purpose.TEST)
+    for words in ({"x": "bad", "y": "good"}, {"x": "yes", "y": "no"}):
+        renamed = Task.from_records(
+            [
+                {"text": e.text, "label": e.label, "split": s}
+                for s in SPLITS
+                for e in task.splits.part(s)
+            ],  # type: ignore[arg-type]
+            label_words=words,
+        )
+        other = make_scorer(renamed, target)
+        other.memo = scorer.memo
+        fresh = make_scorer(renamed, Hashing())
+        expected = fresh.score("Sort.", renamed.test, Purpose.TEST)
+        assert other.score("Sort.", renamed.test, Purpose.TEST) == expected
+        assert other.ledger.total_calls == 4
+
+
+def test_a_restored_memory_answers_for_the_target() -> None:
+    for task in (classification(), multiple_choice(), generation()):
+        scorer = make_scorer(task, Hashing())
+        scores = scorer.score_all(PROMPTS, task.test, Purpose.TEST)
+        silent = Hashing()
+        new = make_scorer(task, silent)
+        new.memo.restore(scorer.memo.take_new())
+        assert new.score_all(PROMPTS, task.test, Purpose.TEST) == scores
+        assert silent.batches == []
+        assert new.ledger.total_calls == new.ledger.total_tokens == 0
+
+
+def test_what_was_written_is_remembered_whole() -> None:
+    # Another reading of the same answers: the memory must not hold what one of them cut out.
+    task, target = generation(), Scripted(answers=["Hm.\nSo: seven", "two"])
+    scorer = make_scorer(task, target)
+    assert scorer.score("Add.", task.test, Purpose.TEST).predictions == ("Hm.\nSo: seven", "two")
+    reader = make_scorer(task, Scripted(), answers={"answer_after": "So:"})
+    reader.memo = scorer.memo
+    assert reader.score("Add.", task.test, Purpose.TEST).predictions == ("seven", "")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_probabilities_that_are_no_numbers_are_neither_remembered_nor_counted(wrong: float) -> None:
+    task = classification()
+    target = Scripted([*PROBS[:3], [wrong, 0.0]])
+    scorer = make_scorer(task, target)
+    with pytest.raises(ModelError, match="not finite"):
+        scorer.score("Sort.", task.test, Purpose.TEST)
+    assert scorer.memo.take_new() == []
+    assert scorer.ledger.total_calls == scorer.ledger.total_tokens == 0
+    target.rows = PROBS
+    assert scorer.score("Sort.", task.test, Purpose.TEST).predictions == ("x", "y", "", "y")
+    assert len(target.read) == 8  # all four again

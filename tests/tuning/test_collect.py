@@ -1,6 +1,7 @@
 """Phase 1 of a step: what is drawn, what is asked of the target, what is earned."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM, Responses
+from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.prompt_checks import PromptFault
@@ -77,11 +79,18 @@ class Bench:
     """A collector whose agent writes given prompts, with everything in reach."""
 
     def __init__(
-        self, *texts: str, task: Task = TASK, fault_reward: float = -0.5, **faults: PromptFault
+        self,
+        *texts: str,
+        task: Task = TASK,
+        fault_reward: float = -0.5,
+        method: str = "appo",
+        **faults: PromptFault,
     ) -> None:
         self.agent, self.target, self.ledger = make_agent(), ScriptedTarget(), Ledger()
         self.config = tiny_config(
-            ppo={"prompts_per_step": max(2, len(texts))}, reward={"fault_reward": fault_reward}
+            method=method,
+            ppo={"prompts_per_step": max(2, len(texts))},
+            reward={"fault_reward": fault_reward},
         )
         self.scorer = Scorer(
             self.target,
@@ -220,6 +229,75 @@ def test_the_rollout_is_what_policy_and_anchor_think_of_the_policys_prompts(move
     assert not torch.equal(policy.logprobs, anchor.logprobs)
     assert policy.values.abs().sum() > 0
     assert not rollout.old_logprobs.requires_grad
+
+
+def evaluated_roles(bench: Bench) -> list[Role]:
+    """Filled with the roles that are evaluated from now on."""
+    honest, roles = bench.agent.evaluate, []
+
+    def evaluate(*arguments: Any, role: Role) -> Any:
+        roles.append(role)
+        return honest(*arguments, role=role)
+
+    bench.agent.evaluate = evaluate  # type: ignore[method-assign]
+    return roles
+
+
+def test_an_anchor_that_equals_the_policy_is_not_read_and_the_figures_are_the_same(
+    moved: Bench,
+) -> None:
+    moved.agent.copy(Role.POLICY, Role.ANCHOR)
+    roles = evaluated_roles(moved)
+    spared, candidates = moved.collect()
+    assert roles == [Role.POLICY]
+    moved.agent.equal = lambda one, other: False  # type: ignore[method-assign]
+    read, same_candidates = moved.collect()
+    assert roles == [Role.POLICY, Role.POLICY, Role.ANCHOR]
+    assert candidates == same_candidates
+    for field in fields(Rollout):
+        assert torch.equal(getattr(spared, field.name), getattr(read, field.name)), field.name
+    assert spared.old_values.abs().sum() > 0
+
+
+@pytest.mark.parametrize("part", ["adapter", "value head"])
+def test_an_anchor_that_differs_in_one_number_is_read(moved: Bench, part: str) -> None:
+    moved.agent.copy(Role.POLICY, Role.ANCHOR)
+    assert moved.agent.equal(Role.POLICY, Role.ANCHOR)
+    head = list(moved.agent.value_heads[Role.POLICY].parameters())
+    adapter = moved.agent.adapted.parameters()
+    with torch.no_grad():
+        (head if part == "value head" else adapter)[-1].view(-1)[-1] += 1e-3
+    roles = evaluated_roles(moved)
+    moved.collect()
+    assert roles == [Role.POLICY, Role.ANCHOR]
+
+
+def test_without_learning_there_is_no_rollout_but_everything_is_scored() -> None:
+    bench = Bench("please", "sort", method="best-of-n")
+    roles = evaluated_roles(bench)
+    rollout, candidates = bench.collect()
+    assert (rollout, roles) == (None, [])
+    assert candidates == Bench("please", "sort").collect()[1]
+
+
+def test_all_prompts_of_a_step_are_scored_in_one_call_and_known_pairs_not_again() -> None:
+    bench = Bench("please", "sort", "please")
+    calls: list[int] = []
+    honest = bench.target.label_scores
+
+    def label_scores(conversations: Any, words: Any) -> Any:
+        calls.append(len(conversations))
+        return honest(conversations, words)
+
+    bench.target.label_scores = label_scores  # type: ignore[method-assign]
+    first = bench.collect(step=0)[1]
+    assert calls == [3 * 6]  # the seed prompt, "please" and "sort"
+    assert bench.collect(step=0)[1] == first
+    assert calls == [3 * 6]
+    drawn = [set(draw_examples(TASK, bench.config, step).reward_examples) for step in (0, 1)]
+    bench.collect(step=1)
+    assert calls[1:] == [3 * len(drawn[1] - drawn[0])]
+    assert bench.ledger.total_calls == sum(calls)
 
 
 def test_the_agents_tokens_are_counted(moved: Bench) -> None:

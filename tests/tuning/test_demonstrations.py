@@ -73,8 +73,13 @@ class Few:
         self.scores = scores
         self.asked: list[tuple[str, Purpose]] = []
 
-    def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
-        self.asked.append((prompt, purpose))
+    def score_all(
+        self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
+    ) -> list[PromptScore]:
+        self.asked += [(prompt, purpose) for prompt in prompts]
+        return [self._score(prompt, examples) for prompt in prompts]
+
+    def _score(self, prompt: str, examples: Sequence[Example]) -> PromptScore:
         score = self.scores[prompt.count("Input:")]
         values = tuple(float(i < score * len(examples)) for i in range(len(examples)))
         return PromptScore(score, 0.0, score, values, ("",) * len(examples))

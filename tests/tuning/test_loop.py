@@ -8,9 +8,11 @@ import pytest
 
 from stableprompt import build
 from stableprompt.errors import DataError, RunError
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.targets.interface import LabelScores
 from stableprompt.runs.checkpoints import Checkpoint, save_checkpoint
 from stableprompt.tuning import tuner
-from stableprompt.tuning.records import Silence, StepRecord
+from stableprompt.tuning.records import Silence, StepRecord, TuneResult
 from tests.fakes.word_agent import LIKED, ScriptedTarget, make_task
 from tests.tuning.conftest import Run, tiny_config
 
@@ -50,7 +52,8 @@ def test_what_is_learned_is_in_the_prompts(run: Run) -> None:
 
 
 def run_bytes(folder: Path) -> dict[str, bytes]:
-    files = {name: (folder / name).read_bytes() for name in ("result.json", "prompts.jsonl")}
+    names = ("result.json", "prompts.jsonl", "pairs.jsonl")
+    files = {name: (folder / name).read_bytes() for name in names}
     steps = read_lines(folder / "steps.jsonl")
     for step in steps:
         del step["seconds"]
@@ -103,8 +106,10 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert run_bytes(resumed.run_dir) == run_bytes(whole.run_dir)
 
 
+# The target is called once for the rewards of a step, and once for a decision, after steps 2 and 4.
+@pytest.mark.parametrize("call", [1, 3, 4], ids=["first step", "decision", "step after it"])
 def test_killed_in_the_middle_of_a_step_repeats_it(
-    run: Run, tmp_path: Path, target: ScriptedTarget, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, target: ScriptedTarget, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     whole = run("whole")
     calls = 0
@@ -113,7 +118,7 @@ def test_killed_in_the_middle_of_a_step_repeats_it(
     def dies(self: ScriptedTarget, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 17:
+        if calls == call:
             raise Killed
         return honest(self, *arguments)
 
@@ -121,6 +126,67 @@ def test_killed_in_the_middle_of_a_step_repeats_it(
     with pytest.raises(Killed):
         run("cut")
     resumed = build.resume(tmp_path / "cut")
+    assert run_bytes(resumed.run_dir) == run_bytes(whole.run_dir)
+
+
+# --- pairs that come again ---
+
+
+def start_few(path: Path, observer: Silence | None = None) -> TuneResult:
+    """A run on 8 training examples: each step shows 2 of them and scores on the other 6."""
+    task = make_task(size=20)
+    assert len(task.train) == 8
+    return build.start_run(task, tiny_config(), path, observer or Silence())
+
+
+def pairs_needed(folder: Path) -> int:
+    """Pairs that the rewards of all steps needed: each text of a step once, the seed prompt too."""
+    rows = [row for row in read_lines(folder / "prompts.jsonl") if row["scored_on"] == "training"]
+    texts = {(row["step"], row["prompt"]) for row in rows if row["fault"] is None}
+    seeds = {(row["step"], "sort one text") for row in rows}
+    return 6 * len(texts | seeds)
+
+
+def test_a_pair_that_comes_again_costs_nothing(target: ScriptedTarget, tmp_path: Path) -> None:
+    result = start_few(tmp_path / "run")
+    assert len(target.seen) == len(set(target.seen)) == result.target_calls
+    calls = result.cost["target_calls"]
+    # The seed prompt alone: 6 pairs in each of 4 steps, and only 8 different ones.
+    assert calls["training"] <= pairs_needed(tmp_path / "run") - (4 * 6 - 8)
+    # Selection and test come after the last checkpoint: no resumed step can need their answers.
+    pairs = read_lines(tmp_path / "run" / "pairs.jsonl")
+    assert len({row["pair"] for row in pairs}) == len(pairs)
+    assert calls["training"] < len(pairs) <= calls["training"] + calls["validation"]
+
+
+@pytest.mark.parametrize(
+    "observer",
+    [KillAfter(step=0), KillAfter(step=1), KillAfter(step=2), KillAfter(phase="choosing")],
+    ids=["after step 1", "after step 2", "after step 3", "before selection"],
+)
+def test_a_resumed_run_remembers_what_the_uninterrupted_one_knew(
+    target: ScriptedTarget,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    observer: Silence,
+) -> None:
+    honest = ScriptedTarget.label_scores
+
+    def rounds(self: ScriptedTarget, conversations: Any, words: Any) -> LabelScores:
+        # As on real hardware, what else is in the batch shows in the last digits: whoever asks
+        # more, or the same in other company, gets other figures.
+        scores = honest(self, conversations, words)
+        moved = scores.label_probs + 1e-5 * len(conversations)
+        return LabelScores(moved, scores.num_tokens)
+
+    monkeypatch.setattr(ScriptedTarget, "label_scores", rounds)
+    whole = start_few(tmp_path / "whole")
+    asked = target.seen[:]
+    target.seen.clear()
+    with pytest.raises(Killed):
+        start_few(tmp_path / "cut", observer)
+    resumed = build.resume(tmp_path / "cut")
+    assert target.seen == asked
     assert run_bytes(resumed.run_dir) == run_bytes(whole.run_dir)
 
 
@@ -188,6 +254,22 @@ def test_a_seed_prompt_that_cannot_be_beaten_stays(target: ScriptedTarget, tmp_p
     result = build.start_run(task, tiny_config(), tmp_path / "run", Silence())
     assert result.prompt == "please kindly please"
     assert not result.improved
+
+
+def test_best_of_n_never_asks_how_probable_its_prompts_were(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: AgentLLM, *arguments: Any, **more: Any) -> Any:
+        raise AssertionError("nothing is learned from it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AgentLLM, "evaluate", never)
+        result = run("frozen", method="best-of-n")
+        with pytest.raises(AssertionError, match="nothing is learned"):
+            run("trained")
+    steps = read_lines(result.run_dir / "steps.jsonl")
+    assert [step["update"] for step in steps] == [None] * 4
+    assert len(read_lines(result.run_dir / "prompts.jsonl")) == 4 * 6
 
 
 def test_result_file_has_what_it_promises(run: Run) -> None:

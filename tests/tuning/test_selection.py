@@ -31,6 +31,11 @@ class FakeScorer:
         self.asked.append((prompt, purpose))
         return score_of(len(examples), *self.known[prompt])
 
+    def score_all(
+        self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
+    ) -> list[PromptScore]:
+        return [self.score(prompt, examples, purpose) for prompt in prompts]
+
 
 def score_of(count: int, right: int, difference: float) -> PromptScore:
     values = tuple(float(i < right) for i in range(count))

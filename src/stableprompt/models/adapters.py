@@ -65,18 +65,20 @@ class AdaptedModel:
 
     @contextmanager
     def role(self, role: Role) -> Iterator[Any]:
-        """Speak as ``role`` inside the block, as the policy again after it.
+        """Speak as ``role`` inside the block, as before after it.
 
         Never enter it between a forward pass of the policy and its backward pass with another
         role still active: peft switches gradients off with the adapter.
         """
+        before = self._role
         self._switch(role)
         try:
             yield self.model
         finally:
-            self._switch(Role.POLICY)
+            self._switch(before)
 
     def _switch(self, role: Role) -> None:
+        self._role = role
         tuner: Any = self.model.base_model
         if role is Role.BASE:
             tuner.disable_adapter_layers()
@@ -97,6 +99,11 @@ class AdaptedModel:
         weights = {Role.POLICY: self._policy, Role.ANCHOR: self._anchor}
         for name, tensor in weights[destination].items():
             tensor.copy_(weights[source][name])
+
+    def equal(self, one: Role, other: Role) -> bool:
+        """Whether two adapters have the very same weights."""
+        weights = {Role.POLICY: self._policy, Role.ANCHOR: self._anchor}
+        return all(torch.equal(p, weights[other][name]) for name, p in weights[one].items())
 
     def state(self) -> dict[str, Tensor]:
         """Both adapters' weights for a checkpoint."""

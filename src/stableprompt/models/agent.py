@@ -1,16 +1,23 @@
 """The agent: reads a meta-prompt, writes prompts, and says how likely each token was."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from stableprompt.models.adapters import AdaptedModel, Role
 from stableprompt.models.chat import Message, encode_chat
+from stableprompt.models.head import Head
+from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
-from stableprompt.models.prefix import head_inputs, repeat_cache, right_pad
+from stableprompt.models.memory import halve_when_full
+from stableprompt.models.prefix import repeat_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class AgentLLM(nn.Module):
         self.tokenizer = loaded.tokenizer
         self.temperature = temperature
         self.model = adapted.model
+        self.head = Head(loaded.model)
+        self._likelihood = Likelihood(loaded, max_batch_tokens=_BATCH_TOKENS)
         hidden = loaded.model.get_output_embeddings().weight.shape[1]
         # Zero at first: an untrained head must not invent returns.
         self.value_heads = nn.ModuleDict({r: nn.Linear(hidden, 1) for r in _LEARNERS})
@@ -64,6 +73,16 @@ class AgentLLM(nn.Module):
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
         self.value_heads.to(loaded.device)
         self.value_heads[Role.ANCHOR].requires_grad_(False)
+
+    @property
+    def _body(self) -> Any:
+        """All layers but the head; the adapters are inside."""
+        return self.loaded.model.base_model
+
+    @cached_property
+    def _shares(self) -> bool:
+        with self.adapted.role(Role.BASE):
+            return continues_exactly(self.loaded)
 
     # --- writing ---
 
@@ -85,24 +104,11 @@ class AgentLLM(nn.Module):
             uniforms: Numbers in [0, 1), float64, (P, T); T is the length cap.
             role: Who writes.
         """
-        rows, limit = uniforms.shape
-        end_ids = self._end_ids()
-        ids = torch.full((rows, limit), int(self.tokenizer.pad_token_id), device=query_ids.device)
-        mask = torch.zeros((rows, limit), dtype=torch.bool, device=query_ids.device)
-        running = torch.ones(rows, dtype=torch.bool, device=query_ids.device)
-        with self.adapted.role(role) as model:
-            out = model(input_ids=query_ids.unsqueeze(0), use_cache=True, logits_to_keep=1)
-            cache = repeat_cache(out.past_key_values, rows)
-            logits = out.logits[:, -1].expand(rows, -1)
-            for t in range(limit):
-                token = self._invert(logits, uniforms[:, t])
-                ids[:, t] = torch.where(running, token, ids[:, t])
-                mask[:, t] = running
-                running = running & ~torch.isin(token, end_ids)
-                if t + 1 == limit or not running.any():
-                    break
-                out = model(input_ids=token.unsqueeze(1), past_key_values=cache, use_cache=True)
-                logits = out.logits[:, -1]
+        with self.adapted.role(role):
+            parts = halve_when_full(
+                range(len(uniforms)), lambda rows: self._sample(query_ids, uniforms[rows])
+            )
+            ids, mask, running = map(torch.cat, zip(*parts, strict=True))
         used = int(mask.sum(dim=1).max())
         texts = self.tokenizer.batch_decode(ids[:, :used], skip_special_tokens=True)
         return Responses(
@@ -111,6 +117,50 @@ class AgentLLM(nn.Module):
             tuple(text.strip() for text in texts),
             tuple(bool(cut) for cut in running.tolist()),
         )
+
+    def _sample(self, query_ids: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids and mask, (P, T) each, and which rows had not ended, (P,)."""
+        rows, limit = uniforms.shape
+        end_ids = torch.tensor(self.loaded.end_of_turn_ids, device=query_ids.device)
+        ids = torch.full((rows, limit), int(self.tokenizer.pad_token_id), device=query_ids.device)
+        mask = torch.zeros((rows, limit), dtype=torch.bool, device=query_ids.device)
+        running = torch.ones(rows, dtype=torch.bool, device=query_ids.device)
+        states, cache = self._read_query(query_ids, rows, room=limit - 1)
+        for t in range(limit):
+            token = self._invert(self.head.logits(states), uniforms[:, t])
+            ids[:, t] = torch.where(running, token, ids[:, t])
+            mask[:, t] = running
+            running = running & ~torch.isin(token, end_ids)
+            if t + 1 == limit or not running.any():
+                break
+            if cache is None:
+                whole = torch.cat([query_ids.expand(rows, -1), ids[:, : t + 1]], dim=1)
+                out = self._body(whole, use_cache=False)
+            else:
+                at = self._at(len(query_ids) + t, 1)
+                out = self._body(token.unsqueeze(1), past_key_values=cache, use_cache=True, **at)
+            states = out.last_hidden_state[:, -1]
+        return ids, mask, running
+
+    def _read_query(self, query_ids: Tensor, rows: int, room: int) -> tuple[Tensor, Any]:
+        """The last state of each row, (P, H), and a cache with room for what is written.
+
+        None where the architecture has a cache of another kind (Mamba): what was read is read
+        again for each token.
+        """
+        if not self._shares:
+            out = self._body(query_ids.expand(rows, -1), use_cache=True)
+            return out.last_hidden_state[:, -1], getattr(out, "past_key_values", None)
+        out = self._body(query_ids.unsqueeze(0), past_key_values=DynamicCache(), use_cache=True)
+        cache = repeat_cache(out.past_key_values, rows, room=room)
+        return out.last_hidden_state[:, -1].expand(rows, -1), cache
+
+    def _at(self, start: int, length: int) -> dict[str, Tensor]:
+        """Positions, where they are taken: some architectures count from 0 behind a cache, too."""
+        if "position_ids" not in inspect.signature(self._body.forward).parameters:
+            return {}
+        places = torch.arange(start, start + length, device=self.loaded.device)
+        return {"position_ids": places.unsqueeze(0)}
 
     def _invert(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Inverse-CDF sampling, one token a row, (P,)."""
@@ -121,79 +171,85 @@ class AgentLLM(nn.Module):
         token = torch.searchsorted(cumulative, wanted, right=True).squeeze(1)
         return token.clamp(max=logits.shape[-1] - 1)
 
-    def _end_ids(self) -> Tensor:
-        return torch.tensor(self.loaded.end_of_turn_ids, device=self.loaded.device)
-
     # --- judging ---
 
     def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Evaluation:
         """Log-probabilities, entropies and values of given responses, with gradient.
-
-        The query is run once and its key-value cache repeated over the P responses, forward and
-        backward: see ``models/prefix.py``.
 
         Args:
             query_ids: The meta-prompt that was read, (Q,).
             responses: Token ids, right-padded, (P, T).
             mask: True for real tokens, (P, T).
         """
-        return self._evaluate(self.model, self.value_heads[Role.POLICY], query_ids, responses, mask)
+        return self._evaluate(Role.POLICY, query_ids, responses, mask)
 
     @torch.no_grad()
     def evaluate(
         self, query_ids: Tensor, responses: Tensor, mask: Tensor, *, role: Role
     ) -> Evaluation:
         """The same numbers as ``forward``, without gradient, for the policy or the anchor."""
-        with self.adapted.role(role) as model:
-            return self._evaluate(model, self.value_heads[role], query_ids, responses, mask)
+        with self.adapted.role(role):
+            parts = halve_when_full(
+                range(len(responses)),
+                lambda rows: self._evaluate(role, query_ids, responses[rows], mask[rows]),
+            )
+            figures = [(part.logprobs, part.entropies, part.values) for part in parts]
+        return Evaluation(*map(torch.cat, zip(*figures, strict=True)))
 
     def _evaluate(
-        self, model: nn.Module, head: nn.Module, query_ids: Tensor, responses: Tensor, mask: Tensor
+        self, role: Role, query_ids: Tensor, responses: Tensor, mask: Tensor
     ) -> Evaluation:
-        rows, length = responses.shape
-        with head_inputs(self.loaded.model) as hidden:
-            first = model(input_ids=query_ids.unsqueeze(0), use_cache=True, logits_to_keep=1)
-            logits = first.logits.expand(rows, -1, -1)
-            states = hidden.pop()[:, -1:].expand(rows, -1, -1)
-            if length > 1:
-                seen = mask.new_ones((rows, query_ids.shape[0]))
-                later = model(
-                    input_ids=responses[:, :-1],
-                    attention_mask=torch.cat([seen, mask[:, :-1]], dim=1).long(),
-                    past_key_values=repeat_cache(first.past_key_values, rows),
-                    use_cache=True,
-                )
-                logits = torch.cat([logits, later.logits], dim=1)  # (P, T, V)
-                states = torch.cat([states, hidden.pop()], dim=1)
-        distribution = (logits.float() / self.temperature).log_softmax(dim=-1)
-        logprobs = distribution.gather(2, responses.unsqueeze(2)).squeeze(2)
-        with torch.no_grad():
-            entropies = -(distribution.exp() * distribution).sum(dim=-1)
-        values = head(states.float()).squeeze(-1)
+        states = self._states(query_ids, responses, mask)[mask]  # (K, H), real tokens alone
+        logprobs, entropies = self.head.told(states, responses[mask], temperature=self.temperature)
+        values = self.value_heads[role](states.float()).squeeze(-1)
+        zeros = torch.zeros(mask.shape, device=mask.device)
         return Evaluation(
-            logprobs.where(mask, logprobs.new_zeros(())),
-            entropies.where(mask, entropies.new_zeros(())),
-            values.where(mask, values.new_zeros(())),
+            *(zeros.masked_scatter(mask, told) for told in (logprobs, entropies, values))
         )
+
+    def _states(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Tensor:
+        """The last hidden states before each token, (P, T, H).
+
+        The query is run once, and its keys and values repeated over the rows: forward and
+        backward, its activations exist once.
+        """
+        body = self._body
+        rows, length = responses.shape
+        query = query_ids.unsqueeze(0)
+        if not self._shares:
+            ids = torch.cat([query.expand(rows, -1), responses[:, :-1]], dim=1)
+            seen = torch.cat([mask.new_ones((rows, query.shape[1])), mask[:, :-1]], dim=1).long()
+            out = body(input_ids=ids, attention_mask=seen, use_cache=False)
+            return out.last_hidden_state[:, -length:]  # type: ignore[no-any-return]
+        first = body(input_ids=query, past_key_values=DynamicCache(), use_cache=True)
+        last = first.last_hidden_state[:, -1:].expand(rows, -1, -1)
+        if length == 1:
+            return last  # type: ignore[no-any-return]
+        seen = mask.new_ones((rows, query.shape[1]))
+        later = body(
+            input_ids=responses[:, :-1],
+            attention_mask=torch.cat([seen, mask[:, :-1]], dim=1).long(),
+            past_key_values=repeat_cache(first.past_key_values, rows),
+            use_cache=True,
+            **self._at(query.shape[1], length - 1),
+        )
+        return torch.cat([last, later.last_hidden_state], dim=1)
 
     @torch.no_grad()
     def perplexities(self, texts: Sequence[str]) -> list[float]:
-        """Perplexity per token of each text under the base model, as a user's message.
-
-        One text at a time: a text's figure never depends on its neighbours.
-        """
+        """Perplexity per token of each text under the base model, as a user's message."""
         opening = encode_chat(self.tokenizer, [{"role": "user", "content": ""}])
-        figures = []
-        with self.adapted.role(Role.BASE) as model:
-            for text in texts:
-                ids = encode_chat(self.tokenizer, [{"role": "user", "content": text}])
-                start = _common_length(opening, ids)
-                row, _ = right_pad([ids], int(self.tokenizer.pad_token_id), self.loaded.device)
-                logprobs = model(input_ids=row).logits[0, :-1].float().log_softmax(dim=-1)
-                stop = max(start + 1, len(ids) - _common_length(opening[::-1], ids[::-1]))
-                told = logprobs.gather(1, row[0, 1:].unsqueeze(1)).squeeze(1)[start - 1 : stop - 1]
-                figures.append(float(told.mean().neg().exp()))
-        return figures
+        contexts, spoken = [], []
+        for text in texts:
+            ids = encode_chat(self.tokenizer, [{"role": "user", "content": text}])
+            start = _common_length(opening, ids)
+            stop = max(start + 1, len(ids) - _common_length(opening[::-1], ids[::-1]))
+            contexts.append(ids[:start])
+            spoken.append([ids[start:stop]])
+        with self.adapted.role(Role.BASE):
+            logprobs, _ = self._likelihood.logprobs(contexts, spoken, share=self._shares)
+        sizes = (len(ids) for [ids] in spoken)
+        return [float((-told / n).exp()) for told, n in zip(logprobs, sizes, strict=True)]
 
     # --- learning, copying, saving ---
 
@@ -211,6 +267,13 @@ class AgentLLM(nn.Module):
             strict=True,
         ):
             new.copy_(old)
+
+    def equal(self, one: Role, other: Role) -> bool:
+        """Whether two roles have the very same adapter and value head."""
+        pairs = zip(
+            self.value_heads[one].parameters(), self.value_heads[other].parameters(), strict=True
+        )
+        return self.adapted.equal(one, other) and all(torch.equal(a, b) for a, b in pairs)
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
@@ -232,6 +295,7 @@ class AgentLLM(nn.Module):
 
 
 _LEARNERS = (Role.POLICY, Role.ANCHOR)
+_BATCH_TOKENS = 4096  # of one batch of texts whose perplexity is measured
 
 
 def _common_length(one: Sequence[int], other: Sequence[int]) -> int:

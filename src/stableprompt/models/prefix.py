@@ -1,41 +1,87 @@
-"""Run a shared prefix through a model once, then continue it in many ways.
+"""Run a shared beginning through a model once, then continue it in many rows.
 
-The key-value cache of the prefix is repeated over the rows of a batch; continuations are padded
-on the right, so positions and masks are those of a plain forward pass.
+Continuations are padded on the right, so positions and masks are those of a plain forward pass.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 
-@contextmanager
-def head_inputs(model: Any) -> Iterator[list[Tensor]]:
-    """Collect what the language-model head reads: the last hidden states, (rows, tokens, hidden).
+class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of one layer, with room for what will be written behind them.
 
-    A hook sees them for any architecture without keeping the hidden states of every layer.
+    The usual layer is copied as a whole for every token: with a long meta-prompt, that copy costs
+    more than the token itself.
+
+    Args:
+        keys: Of what was read, (rows, heads, tokens, size of a head).
+        values: The same shape.
+        room: So many tokens may follow.
     """
-    seen: list[Tensor] = []
-    hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _module, arguments: seen.append(arguments[0])
-    )
-    try:
-        yield seen
-    finally:
-        hook.remove()
+
+    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self._used = keys.shape[2]
+        shape = (*keys.shape[:2], self._used + room, keys.shape[3])
+        self._all_keys, self._all_values = keys.new_empty(shape), values.new_empty(shape)
+        self._all_keys[:, :, : self._used] = keys
+        self._all_values[:, :, : self._used] = values
+        self._show()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Put new keys and values behind the others; all of them come back."""
+        start, self._used = self._used, self._used + key_states.shape[2]
+        self._all_keys[:, :, start : self._used] = key_states
+        self._all_values[:, :, start : self._used] = value_states
+        return self._show()
+
+    def _show(self) -> tuple[Tensor, Tensor]:
+        keys, values = self._all_keys[:, :, : self._used], self._all_values[:, :, : self._used]
+        self.keys, self.values = keys, values
+        return keys, values
 
 
-def repeat_cache(cache: Any, rows: int) -> Any:
-    """Repeat a one-row cache over ``rows`` rows, in place; gradients flow through."""
-    device = cache.layers[0].keys.device
-    cache.reorder_cache(torch.zeros(rows, dtype=torch.long, device=device))
+def repeat_cache(cache: Any, rows: int, *, room: int = 0) -> DynamicCache:
+    """A one-row cache repeated over ``rows`` rows; gradients flow through.
+
+    Args:
+        cache: One row, made as ``DynamicCache()``.
+        rows: How many continue it.
+        room: Tokens to keep room for; only without gradient. 0 copies nothing.
+    """
+    pairs = [
+        (layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))
+        for layer in cache.layers
+    ]
+    if not room:
+        return cache_of(pairs)
+    repeated = DynamicCache()
+    repeated.layers = [RoomyLayer(keys, values, room) for keys, values in pairs]
+    return repeated
+
+
+def cache_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
+    """A cache that holds these keys and values, layer by layer, without copying them."""
+    cache = DynamicCache()
+    for keys, values in pairs:
+        layer = DynamicLayer()  # type: ignore[no-untyped-call]
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
     return cache
 
 
-def right_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def right_pad(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Token ids and mask of rows of unequal length, (rows, longest) each."""
     longest = max(len(row) for row in rows)
     ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
@@ -44,13 +90,3 @@ def right_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple
         ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
         mask[number, : len(row)] = 1
     return ids.to(device), mask.to(device)
-
-
-def shared_prefix_length(rows: list[list[int]]) -> int:
-    """How many leading tokens all rows share, leaving each at least one of its own."""
-    first, last = min(rows), max(rows)  # rows between two in sorted order share at least as much
-    limit = min(len(row) for row in rows) - 1
-    length = 0
-    while length < limit and first[length] == last[length]:
-        length += 1
-    return length

@@ -4,6 +4,7 @@ config.json        every setting, resolved
 task.json          the examples, so that a run can be resumed and evaluated from its folder
 steps.jsonl        one line a step
 prompts.jsonl      one line a prompt, with its reward parts
+pairs.jsonl        what the target said of each pair of prompt and example, so that it is asked once
 checkpoints/       the last few states of the run
 best_prompt.txt    the result, plain
 result.json        the result, with figures
@@ -19,7 +20,8 @@ from typing import Any, Self
 from stableprompt.errors import RunError
 
 CONFIG, TASK, RESULT = "config.json", "task.json", "result.json"
-STEPS, PROMPTS, BEST_PROMPT = "steps.jsonl", "prompts.jsonl", "best_prompt.txt"
+STEPS, PROMPTS, PAIRS = "steps.jsonl", "prompts.jsonl", "pairs.jsonl"
+BEST_PROMPT = "best_prompt.txt"
 CHECKPOINTS = "checkpoints"
 
 
@@ -130,9 +132,24 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())  # before the checkpoint that counts these lines
 
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """Read a JSON Lines file of the folder; none where it is missing.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        path = self.path / name
+        if not path.exists():
+            return []
+        try:
+            with path.open(encoding="utf-8") as file:
+                return [json.loads(line) for line in file]
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error})") from error
+
     def lengths(self) -> dict[str, int]:
         """Bytes of the JSON Lines files, for a checkpoint."""
-        files = {name: self.path / name for name in (STEPS, PROMPTS)}
+        files = {name: self.path / name for name in (STEPS, PROMPTS, PAIRS)}
         return {name: f.stat().st_size if f.exists() else 0 for name, f in files.items()}
 
     def cut_back(self, lengths: Mapping[str, int]) -> None:

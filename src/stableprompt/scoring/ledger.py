@@ -19,7 +19,7 @@ class Purpose(StrEnum):
 
 @dataclass(slots=True)
 class Ledger:
-    """Running totals; one target call is one prompt with one example."""
+    """Running totals; one target call is one prompt with one example that was really sent."""
 
     target_calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
     """By purpose."""

@@ -1,10 +1,11 @@
-"""Score a prompt: send it to the target with examples, and read what comes back."""
+"""Score prompts: send them to the target with examples, and read what comes back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from stableprompt.config import RewardConfig, TargetConfig
 from stableprompt.errors import ModelError
@@ -12,10 +13,11 @@ from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.scoring.answers import extract_answer
 from stableprompt.scoring.judge import Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.memo import PairMemo
 from stableprompt.scoring.reward import best_words, prompt_reward, softmax_difference
 from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.task import Task
-from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tasks.templates import Message, TargetTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class PromptScore:
 
 
 class Scorer:
-    """Scores prompts on examples, and counts what that costs.
+    """Scores prompts on examples, each pair once, and counts what that costs.
 
     Args:
         target: The frozen LLM that follows the prompt.
@@ -59,6 +61,7 @@ class Scorer:
         judge: Judge | None = None,
     ) -> None:
         self.ledger = ledger
+        self.memo = PairMemo()
         self.template = template
         self._target = target
         self._task = task
@@ -67,18 +70,39 @@ class Scorer:
         self._judge = judge
 
     def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
-        """Score one prompt.
+        """Score one prompt; see ``score_all``."""
+        [score] = self.score_all([prompt], examples, purpose)
+        return score
+
+    def score_all(
+        self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
+    ) -> list[PromptScore]:
+        """Score several prompts on the same examples, in one plan: what they share is read once.
 
         Args:
-            prompt: As it will be shipped; exactly this is sent.
+            prompts: As they will be shipped; exactly these are sent.
             examples: At least one.
             purpose: For the ledger.
         """
-        difference: float | None = None
+        pairs = [(prompt, example) for prompt in prompts for example in examples]
+        conversations = [self.template.messages(prompt, example) for prompt, example in pairs]
+        asked = [example for _, example in pairs]
+        differences: list[float | None] = [None] * len(prompts)
         if self._task.kind is TaskKind.GENERATION:
-            predictions = self._generated(prompt, examples, purpose)
+            predictions = self._generated(conversations, purpose)
         else:
-            predictions, difference = self._chosen(prompt, examples, purpose)
+            predictions, each = self._chosen(conversations, asked, purpose)
+            means = each.double().view(len(prompts), len(examples)).mean(dim=1)
+            differences = list(means.tolist())
+        size = len(examples)
+        return [
+            self._score(examples, predictions[n * size : (n + 1) * size], difference)
+            for n, difference in enumerate(differences)
+        ]
+
+    def _score(
+        self, examples: Sequence[Example], predictions: list[str], difference: float | None
+    ) -> PromptScore:
         values = self._values(examples, predictions)
         score = self._task.metric.score(examples, predictions, values)
         reward = prompt_reward(
@@ -97,29 +121,33 @@ class Scorer:
         self.ledger.add_judge(calls=ratings.calls, tokens=ratings.tokens)
         return ratings.values
 
-    def _conversations(
-        self, prompt: str, examples: Sequence[Example]
-    ) -> list[list[dict[str, str]]]:
-        return [self.template.messages(prompt, example) for example in examples]
-
     def _chosen(
-        self, prompt: str, examples: Sequence[Example], purpose: Purpose
-    ) -> tuple[list[str], float]:
-        """The most probable answer to each example, and the mean softmax difference."""
+        self, conversations: list[list[Message]], examples: Sequence[Example], purpose: Purpose
+    ) -> tuple[list[str], Tensor]:
+        """The most probable answer in each conversation, and the softmax differences, (N,)."""
         words = [self._task.answer_words(example) for example in examples]
-        scores = self._target.label_scores(self._conversations(prompt, examples), words)
-        if not scores.label_probs.isfinite().all():
-            raise ModelError(
-                f"the target {self._target.name!r} gave probabilities that are not finite; use "
-                "--set dtype=float32, or another target"
+
+        def ask(numbers: list[int]) -> list[list[float]]:
+            scores = self._target.label_scores(
+                [conversations[n] for n in numbers], [words[n] for n in numbers]
             )
-        self.ledger.add_target(purpose, calls=len(examples), tokens=scores.num_tokens)
+            if not scores.label_probs.isfinite().all():
+                raise ModelError(
+                    f"the target {self._target.name!r} gave probabilities that are not finite; use "
+                    "--set dtype=float32, or another target"
+                )
+            self.ledger.add_target(purpose, calls=len(numbers), tokens=scores.num_tokens)
+            rows = scores.label_probs.tolist()
+            return [row[: len(words[n])] for n, row in zip(numbers, rows, strict=True)]
+
+        questions = [[c, list(own)] for c, own in zip(conversations, words, strict=True)]
+        known = [torch.tensor(row) for row in self.memo.ask(questions, ask)]
+        label_probs = pad_sequence(known, batch_first=True)
         names = [self._task.labels or example.choices for example in examples]
-        chosen = best_words(scores.label_probs)
+        chosen = best_words(label_probs)
         predictions = ["" if c is None else own[c] for c, own in zip(chosen, names, strict=True)]
-        right = self._right(examples, names, scores.label_probs.shape[1])
-        difference = softmax_difference(scores.label_probs, right).double().mean()
-        return predictions, float(difference)
+        right = self._right(examples, names, label_probs.shape[1])
+        return predictions, softmax_difference(label_probs, right)
 
     @staticmethod
     def _right(examples: Sequence[Example], names: Sequence[Sequence[str]], width: int) -> Tensor:
@@ -130,14 +158,17 @@ class Scorer:
                 right[row, own.index(answer)] = True
         return right
 
-    def _generated(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> list[str]:
+    def _generated(self, conversations: list[list[Message]], purpose: Purpose) -> list[str]:
         settings = self._answers
-        assert settings.max_answer_tokens is not None
-        answers = self._target.generate(
-            self._conversations(prompt, examples), settings.max_answer_tokens
-        )
-        self.ledger.add_target(purpose, calls=len(examples), tokens=answers.num_tokens)
+        longest = settings.max_answer_tokens
+        assert longest is not None
+
+        def ask(numbers: list[int]) -> tuple[str, ...]:
+            answers = self._target.generate([conversations[n] for n in numbers], longest)
+            self.ledger.add_target(purpose, calls=len(numbers), tokens=answers.num_tokens)
+            return answers.texts
+
         return [
             extract_answer(text, lines=settings.answer_lines, after=settings.answer_after)
-            for text in answers.texts
+            for text in self.memo.ask(conversations, ask)
         ]

@@ -112,16 +112,18 @@ class AnchorJudge:
             rows=config.anchor.prompts_per_decision,
             length=config.agent.max_prompt_tokens,
         )
-        judged = {}
+        written = {}
         for role in (Role.POLICY, Role.ANCHOR):
             responses = self._agent.sample(query_ids, uniforms, role=role)
             self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
-            judged[role] = [
-                self._candidate(step, role, prompt, fault, pool)
-                for prompt, fault in zip(
-                    responses.texts, self._guards.faults(responses), strict=True
-                )
-            ]
+            faults = self._guards.faults(responses)
+            written[role] = list(zip(responses.texts, faults, strict=True))
+        accepted = [p for side in written.values() for p, fault in side if fault is None]
+        pool.validate(accepted, self._scorer, self._task.validation)
+        judged = {
+            role: [self._candidate(step, role, prompt, fault, pool) for prompt, fault in side]
+            for role, side in written.items()
+        }
         candidates = [*judged[Role.POLICY], *judged[Role.ANCHOR]]
         pool.add(candidates)
         policy, anchor = (
@@ -132,11 +134,6 @@ class AnchorJudge:
     def _candidate(
         self, step: int, role: Role, prompt: str, fault: PromptFault | None, pool: CandidatePool
     ) -> Candidate:
-        """Score one prompt on validation; each text is scored there once a run."""
-        if fault is None and prompt not in pool.validated:
-            pool.validated[prompt] = self._scorer.score(
-                prompt, self._task.validation, Purpose.VALIDATION
-            )
         score = pool.validated[prompt] if fault is None else None
         return Candidate(
             step=step,

@@ -1,12 +1,13 @@
 """Every prompt that was seen, and which of them deserve a second look."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
-from stableprompt.scoring.scorer import PromptScore
+from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.tasks.example import Example
 from stableprompt.tasks.prompt_checks import PromptFault
 
 
@@ -56,6 +57,13 @@ class CandidatePool:
                 seen.add(candidate.prompt)
                 gain = candidate.reward - candidate.seed_reward
                 self._gains.setdefault(candidate.prompt, []).append(gain)
+
+    def validate(self, prompts: Iterable[str], scorer: Scorer, examples: Sequence[Example]) -> None:
+        """Score prompts on the whole validation split; each text is scored there once a run."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.validated]
+        if new:
+            scores = scorer.score_all(new, examples, Purpose.VALIDATION)
+            self.validated.update(zip(new, scores, strict=True))
 
     def leaderboard(self, size: int) -> list[str]:
         """The prompts with the highest gain over the seed prompt on the same examples.

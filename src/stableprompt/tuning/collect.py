@@ -10,7 +10,7 @@ from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Purpose
-from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.meta_prompts import MetaPrompt
 from stableprompt.tasks.prompt_checks import PromptFault
@@ -70,8 +70,11 @@ class Collector:
         messages = self._meta_prompt.messages(task.seed_prompt, task.allowed_outputs, pairs)
         return self._agent.query_ids(messages)
 
-    def collect(self, step: int) -> tuple[Rollout, list[Candidate]]:
-        """One rollout: P prompts with tokens, log-probabilities, values and rewards."""
+    def collect(self, step: int) -> tuple[Rollout | None, list[Candidate]]:
+        """One rollout: P prompts with tokens, log-probabilities, values and rewards.
+
+        None instead of it where the policy does not learn: then nobody asks how likely it was.
+        """
         draw = draw_examples(self._task, self._config, step)
         query_ids = self.query_ids(draw)
         uniforms = derive_uniforms(
@@ -83,9 +86,15 @@ class Collector:
         )
         responses = self._agent.sample(query_ids, uniforms)
         self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
-        policy = self._agent.evaluate(query_ids, responses.ids, responses.mask, role=Role.POLICY)
-        anchor = self._agent.evaluate(query_ids, responses.ids, responses.mask, role=Role.ANCHOR)
         candidates = self._judge(step, draw, responses.texts, self._guards.faults(responses))
+        if not self._config.ppo.learning:
+            return None, candidates
+        policy = self._agent.evaluate(query_ids, responses.ids, responses.mask, role=Role.POLICY)
+        anchor = policy
+        if not self._agent.equal(Role.POLICY, Role.ANCHOR):
+            anchor = self._agent.evaluate(
+                query_ids, responses.ids, responses.mask, role=Role.ANCHOR
+            )
         rollout = Rollout(
             query_ids=query_ids,
             response_ids=responses.ids,
@@ -102,12 +111,13 @@ class Collector:
         self, step: int, draw: Draw, prompts: Sequence[str], faults: Sequence[PromptFault | None]
     ) -> list[Candidate]:
         """Score the prompts without fault, each text once, and the seed prompt beside them."""
-        seed = self._score(self._task.seed_prompt, draw)
-        scores = {self._task.seed_prompt: seed}
+        accepted = [p for p, fault in zip(prompts, faults, strict=True) if fault is None]
+        texts = list(dict.fromkeys([self._task.seed_prompt, *accepted]))
+        found = self._scorer.score_all(texts, draw.reward_examples, Purpose.TRAINING)
+        scores = dict(zip(texts, found, strict=True))
+        seed = scores[self._task.seed_prompt]
         candidates = []
         for prompt, fault in zip(prompts, faults, strict=True):
-            if fault is None and prompt not in scores:
-                scores[prompt] = self._score(prompt, draw)
             score = scores[prompt] if fault is None else None
             candidates.append(
                 Candidate(
@@ -123,6 +133,3 @@ class Collector:
                 )
             )
         return candidates
-
-    def _score(self, prompt: str, draw: Draw) -> PromptScore:
-        return self._scorer.score(prompt, draw.reward_examples, Purpose.TRAINING)

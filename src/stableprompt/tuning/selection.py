@@ -50,9 +50,7 @@ def select(pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) 
     """
     validated = pool.validated
     finalists = [task.seed_prompt, *pool.leaderboard(config.selection.num_finalists)]
-    for prompt in dict.fromkeys(finalists):
-        if prompt not in validated:
-            validated[prompt] = scorer.score(prompt, task.validation, Purpose.VALIDATION)
+    pool.validate(finalists, scorer, task.validation)
 
     def rank(prompt: str) -> tuple[float, bool, float, str]:
         score = validated[prompt]
@@ -64,11 +62,11 @@ def select(pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) 
         )
 
     best = instruction = min(validated, key=rank)
-    for prompt in draw_demonstrations(instruction, task, config):
-        if prompt not in validated:
-            validated[prompt] = scorer.score(prompt, task.validation, Purpose.VALIDATION)
-            if validated[prompt].score > validated[best].score:
-                best = prompt
+    drawn = list(draw_demonstrations(instruction, task, config))
+    pool.validate(drawn, scorer, task.validation)
+    for prompt in drawn:
+        if validated[prompt].score > validated[best].score:
+            best = prompt
     return Selection(
         best,
         instruction,
@@ -87,10 +85,9 @@ def read_test(task: Task, scorer: Scorer, prompt: str, *, seed: int) -> TestFigu
         prompt: The chosen prompt; selection is over.
         seed: Of the bootstrap.
     """
-    seed_score = scorer.score(task.seed_prompt, task.test, Purpose.TEST)
-    score = seed_score
-    if prompt != task.seed_prompt:
-        score = scorer.score(prompt, task.test, Purpose.TEST)
+    prompts = list(dict.fromkeys([task.seed_prompt, prompt]))
+    scores = scorer.score_all(prompts, task.test, Purpose.TEST)
+    seed_score, score = scores[0], scores[-1]
     return TestFigures(
         test=estimate_of(task, task.test, score, seed=seed),
         seed_test=estimate_of(task, task.test, seed_score, seed=seed),

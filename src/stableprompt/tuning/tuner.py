@@ -11,7 +11,7 @@ from stableprompt.models.adapters import Role
 from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.runs.checkpoints import Checkpoint, load_last_checkpoint, save_checkpoint
-from stableprompt.runs.folder import BEST_PROMPT, PROMPTS, RESULT, STEPS, RunFolder
+from stableprompt.runs.folder import BEST_PROMPT, PAIRS, PROMPTS, RESULT, STEPS, RunFolder
 from stableprompt.scoring.ledger import Ledger
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.task import Task
@@ -83,8 +83,8 @@ class Tuner:
             self._observer.on_step(record)
         return self._finish(setting)
 
-    def _update(self, step: int, rollout: Rollout) -> UpdateStats | None:
-        if not self._config.ppo.learning:
+    def _update(self, step: int, rollout: Rollout | None) -> UpdateStats | None:
+        if rollout is None:
             return None
         trainable = self._trainable
         return ppo_update(
@@ -123,6 +123,7 @@ class Tuner:
     def _write_down(self, record: StepRecord, candidates: Sequence[Candidate]) -> None:
         self._folder.append(STEPS, [asdict(record)])
         self._folder.append(PROMPTS, [asdict(candidate) for candidate in candidates])
+        self._folder.append(PAIRS, self._scorer.memo.take_new())
         state = {
             "pool": self._pool.to_dict(),
             "ledger": self._scorer.ledger.to_dict(),
@@ -139,13 +140,14 @@ class Tuner:
         """Go back to the last checkpoint; the step to begin with."""
         checkpoint = load_last_checkpoint(self._folder.checkpoints)
         if checkpoint is None:
-            self._folder.cut_back({STEPS: 0, PROMPTS: 0})
+            self._folder.cut_back({STEPS: 0, PROMPTS: 0, PAIRS: 0})
             return 0
         load_training_tensors(self._trainable, checkpoint.tensors)
         self._pool = CandidatePool.from_dict(checkpoint.state["pool"])
         self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
         self._decisions = Counter(checkpoint.state["decisions"])
         self._folder.cut_back(checkpoint.state["lengths"])
+        self._scorer.memo.restore(self._folder.read_lines(PAIRS))
         return checkpoint.next_step
 
     def _finish(self, setting: dict[str, Any]) -> TuneResult:

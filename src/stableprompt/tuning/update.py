@@ -1,6 +1,6 @@
 """Phase 2 of a step: PPO on one rollout."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stableprompt.config import PPOConfig
+from stableprompt.models.memory import free_memory, ran_out_of_memory
 from stableprompt.ppo.advantage import estimate_advantages, group_advantages, token_rewards
 from stableprompt.ppo.loss import (
     anchor_kl,
@@ -72,31 +73,20 @@ def ppo_update(
     """
     advantages, returns = advantages_of(rollout, config)
     records = []
+    rows_at_once = config.minibatch_size
     for chosen in _minibatches(len(rollout.rewards), config, seed):
-        old_logprobs, mask = rollout.old_logprobs[chosen], rollout.mask[chosen]
-        now = agent(rollout.query_ids, rollout.response_ids[chosen], mask)
-        policy_loss = clipped_policy_loss(
-            now.logprobs, old_logprobs, advantages[chosen], mask, clip_range=config.clip_range
-        )
-        value_loss = clipped_value_loss(
-            now.values,
-            rollout.old_values[chosen],
-            returns[chosen],
-            mask,
-            clip_range=config.clip_range,
-        )
-        kl_loss = anchor_kl_loss(now.logprobs, rollout.anchor_logprobs[chosen], mask)
-        loss = policy_loss + config.value_coef * value_loss + config.kl_coef * kl_loss
-        accelerator.backward(loss)
+
+        def learn(part: Tensor, share: Tensor) -> Tensor:
+            return _backward(
+                agent, accelerator, rollout, (advantages, returns), part, share, config
+            )
+
+        rows_at_once, figures = _in_parts(optimizer, rollout.mask, chosen, rows_at_once, learn)
         norm = accelerator.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        logprobs = now.logprobs.detach()
-        fraction = clip_fraction(logprobs, old_logprobs, mask, clip_range=config.clip_range)
-        moved = anchor_kl(old_logprobs, logprobs, mask)
-        figures = (policy_loss, value_loss, fraction, norm, moved)
-        records.append([float(figure.detach()) for figure in figures])
-    losses, value_losses, fractions, norms, moves = zip(*records, strict=True)
+        records.append([*figures.tolist(), float(norm)])
+    losses, value_losses, fractions, moves, norms = zip(*records, strict=True)
     return UpdateStats(
         policy_loss=sum(losses) / len(losses),
         value_loss=sum(value_losses) / len(value_losses),
@@ -106,6 +96,66 @@ def ppo_update(
         gradient_norm=max(norms),
         entropy=float(masked_mean(rollout.entropies, rollout.mask)),
     )
+
+
+def _backward(
+    agent: Any,
+    accelerator: Any,
+    rollout: Rollout,
+    goals: tuple[Tensor, Tensor],
+    rows: Tensor,
+    share: Tensor,
+    config: PPOConfig,
+) -> Tensor:
+    """Gradients of some rows of a minibatch, weighted by their share of its tokens.
+
+    Returns:
+        Policy loss, value loss, clip fraction and KL(old policy || policy), each times the share.
+    """
+    advantages, returns = (goal[rows] for goal in goals)
+    old_logprobs, mask = rollout.old_logprobs[rows], rollout.mask[rows]
+    now = agent(rollout.query_ids, rollout.response_ids[rows], mask)
+    policy_loss = clipped_policy_loss(
+        now.logprobs, old_logprobs, advantages, mask, clip_range=config.clip_range
+    )
+    value_loss = clipped_value_loss(
+        now.values, rollout.old_values[rows], returns, mask, clip_range=config.clip_range
+    )
+    kl_loss = anchor_kl_loss(now.logprobs, rollout.anchor_logprobs[rows], mask)
+    loss = policy_loss + config.value_coef * value_loss + config.kl_coef * kl_loss
+    accelerator.backward(loss * share)
+    logprobs = now.logprobs.detach()
+    fraction = clip_fraction(logprobs, old_logprobs, mask, clip_range=config.clip_range)
+    moved = anchor_kl(old_logprobs, logprobs, mask)
+    return torch.stack([policy_loss.detach(), value_loss.detach(), fraction, moved]) * share
+
+
+def _in_parts(
+    optimizer: Any,
+    mask: Tensor,
+    chosen: Tensor,
+    size: int,
+    learn: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[int, Tensor]:
+    """The gradients of a minibatch, in parts of ``size`` rows, fewer where memory runs out.
+
+    Returns:
+        The size that fitted, and the sum of what ``learn`` returned.
+    """
+    total = mask[chosen].sum()
+    while True:
+        try:
+            parts = torch.split(chosen, size)
+            return size, sum(
+                (learn(part, mask[part].sum() / total) for part in parts),
+                start=torch.zeros((), device=mask.device),
+            )
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not ran_out_of_memory(error):
+                raise
+        optimizer.zero_grad()  # a part may have left its gradients, the failed one some of them
+        free_memory()
+        size = (min(size, len(chosen)) + 1) // 2
 
 
 def _minibatches(count: int, config: PPOConfig, seed: int) -> Iterator[Tensor]:

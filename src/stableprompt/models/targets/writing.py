@@ -1,14 +1,19 @@
-"""Free answers: greedy decoding in batches of like length."""
+"""Free answers: greedy decoding in batches of like length, behind what was read once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
+from stableprompt.models.likelihood import continues_exactly
 from stableprompt.models.loading import LoadedModel
+from stableprompt.models.memory import halve_when_full
+from stableprompt.models.reading import Reader, Reading
 from stableprompt.models.targets.interface import Answers
+from stableprompt.models.tree import num_tokens, plan
 
 
 @torch.no_grad()
@@ -23,25 +28,62 @@ def write_greedily(
         max_tokens: Longer answers are cut.
         max_batch_tokens: Tokens of one batch, padding and answers included.
     """
-    end_ids = loaded.end_of_turn_ids
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         max_new_tokens=max_tokens,
         pad_token_id=int(loaded.tokenizer.pad_token_id),
-        eos_token_id=end_ids,
+        eos_token_id=loaded.end_of_turn_ids,
     )
-    texts = [""] * len(inputs)
-    num_tokens = sum(map(len, inputs))
-    for batch in _batches(inputs, max_tokens, max_batch_tokens):
-        ids, mask = _left_pad([inputs[n] for n in batch], settings.pad_token_id, loaded.device)
-        with _only_these(loaded.model, settings):
-            out = loaded.model.generate(input_ids=ids, attention_mask=mask)
-        for number, written in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
-            answer = _until_end(written, end_ids)
-            num_tokens += len(answer)
-            # The new tokens alone: what was read can never be taken for an answer.
-            texts[number] = loaded.tokenizer.decode(answer, skip_special_tokens=True).strip()
-    return Answers(tuple(texts), num_tokens)
+    written: dict[int, list[int]] = {}
+    # The last token of an input is read where writing begins, so it needs another before it.
+    if continues_exactly(loaded) and min(map(len, inputs)) > 1:
+        forest = plan([ids[:-1] for ids in inputs], [[ids[-1:]] for ids in inputs], share=True)
+        num_read = num_tokens(forest) + len(inputs)
+        reader = Reader(loaded, max_batch_tokens=max_batch_tokens, room=max_tokens)
+        for reading in reader.read(forest):
+            # The only answer of an input is its last token: the numbers are those of the inputs.
+            ends = [
+                (row, ask.position + 1, ask.answer)
+                for row, node in enumerate(reading.nodes)
+                for ask in node.asks
+            ]
+            for part in halve_when_full(ends, partial(_go_on, loaded, settings, inputs, reading)):
+                written |= part
+    else:
+        num_read = sum(map(len, inputs))
+        for batch in _batches(inputs, max_tokens, max_batch_tokens):
+            for part in halve_when_full(batch, partial(_write, loaded, settings, inputs)):
+                written |= part
+    answers = [_until_end(written[n], loaded.end_of_turn_ids) for n in range(len(inputs))]
+    # The new tokens alone: what was read can never be taken for an answer.
+    texts = loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return Answers(tuple(text.strip() for text in texts), num_read + sum(map(len, answers)))
+
+
+def _go_on(
+    loaded: LoadedModel,
+    settings: GenerationConfig,
+    inputs: list[list[int]],
+    reading: Reading,
+    ends: Sequence[tuple[int, int, int]],
+) -> dict[int, list[int]]:
+    """Write behind inputs of which all but the last token has been read."""
+    cache = reading.continued([(row, length) for row, length, _ in ends])
+    return _write(loaded, settings, inputs, [n for _, _, n in ends], past_key_values=cache)
+
+
+def _write(
+    loaded: LoadedModel,
+    settings: GenerationConfig,
+    inputs: list[list[int]],
+    batch: Sequence[int],
+    **options: Any,
+) -> dict[int, list[int]]:
+    """The new tokens behind some inputs, by number; after an end-of-turn token comes padding."""
+    ids, mask = _left_pad([inputs[n] for n in batch], settings.pad_token_id, loaded.device)
+    with _only_these(loaded.model, settings):
+        out = loaded.model.generate(input_ids=ids, attention_mask=mask, **options)
+    return dict(zip(batch, out[:, ids.shape[1] :].tolist(), strict=True))
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""From last hidden states to log-probabilities, a few rows at a time.
+
+The vocabulary is wide: logits are the largest tensors of a run by far. Here they exist only for
+the positions that are asked about, and only for so many of them at once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+MAX_LOGITS = 2**24  # elements at once: 64 MiB of float32
+
+
+class Head:
+    """A model's output layer, with whatever the model does to its logits after it.
+
+    Some architectures scale or cap them. Whether this one does is measured once; where it does,
+    the states are sent through the model's own code, in the place of those of a one-token input.
+
+    Args:
+        model: A causal language model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._layer = model.get_output_embeddings()
+        self._plain: bool | None = None
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Float32 logits of K states, (K, H) to (K, V)."""
+        if self._plain is None:
+            self._plain = self._is_plain()
+        raw = self._layer(states) if self._plain else self._through_model(states)
+        return raw.float()
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many states' logits may exist at a time."""
+        return max(1, MAX_LOGITS // int(self._layer.weight.shape[0]))
+
+    def told(
+        self, states: Tensor, tokens: Tensor, *, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of one token behind each state, and the entropy there in nats.
+
+        With gradient and more than one part, the logits of a part are not kept for the backward
+        pass: they are made again there. The entropy never has a gradient.
+
+        Args:
+            states: Last hidden states, (K, H).
+            tokens: Token ids, (K,).
+            temperature: Divides the logits.
+
+        Returns:
+            Two tensors (K,), float32.
+        """
+        size = self.rows_at_once
+        parts = list(zip(torch.split(states, size), torch.split(tokens, size), strict=True))
+        if len(parts) > 1 and torch.is_grad_enabled():
+            told = [
+                checkpoint(self._told, *part, temperature, use_reentrant=False) for part in parts
+            ]
+        else:
+            told = [self._told(*part, temperature) for part in parts]
+        logprobs, entropies = zip(*told, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    def _told(self, states: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logits = self.logits(states) / temperature
+        total = logits.logsumexp(dim=1)
+        with torch.no_grad():
+            chances = (logits - total.unsqueeze(1)).exp_()
+            entropies = total - chances.mul_(logits).sum(dim=1)
+        return logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - total, entropies
+
+    @torch.no_grad()
+    def _is_plain(self) -> bool:
+        ids = torch.arange(2, device=self._layer.weight.device).unsqueeze(0)
+        states = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        logits = self._model(input_ids=ids, use_cache=False).logits
+        return bool(
+            torch.allclose(self._layer(states).float(), logits.float(), rtol=1e-3, atol=1e-3)
+        )
+
+    def _through_model(self, states: Tensor) -> Tensor:
+        hook = self._layer.register_forward_pre_hook(lambda _layer, _given: (states.unsqueeze(0),))
+        try:
+            ids = torch.zeros((1, 1), dtype=torch.long, device=states.device)
+            out: Tensor = self._model(input_ids=ids, use_cache=False).logits
+        finally:
+            hook.remove()
+        return out.squeeze(0)
