@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import measure, report
-from benchmarks.naive import bucketed_scoring, make_rows, naive_scoring, needed, padded_tokens
+from benchmarks.naive import (
+    Row,
+    bucketed_scoring,
+    buckets,
+    make_rows,
+    naive_scoring,
+    needed,
+    padded_tokens,
+)
 from benchmarks.naive_training import (
     Speaker,
     full_rows,
@@ -174,6 +182,15 @@ def test_what_must_be_read_and_what_padding_adds_by_hand() -> None:
     assert padded_tokens([contexts], short) == 8
     assert padded_tokens([contexts], long) == 24
     assert padded_tokens([contexts], long, batch_size=1) == 2 * 5 + 2 * 6
+
+
+def test_buckets_are_as_large_as_the_limit_allows() -> None:
+    rows = [Row([0] * length, []) for length in (1, 2, 2, 5, 5, 9)]
+
+    found = [[len(row.ids) for row in batch] for batch in buckets(rows, 10)]
+
+    # 3 x 2 fit and 4 x 5 do not; 2 x 5 fit and 3 x 9 do not.
+    assert found == [[1, 2, 2], [5, 5], [9]]
 
 
 def test_a_score_that_was_only_remembered_is_refused() -> None:

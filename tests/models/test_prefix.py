@@ -66,12 +66,7 @@ def test_several_tokens_may_be_put_in_at_once() -> None:
 @pytest.mark.parametrize(
     "tokens",
     [
-        pytest.param(
-            1,
-            marks=pytest.mark.xfail(
-                strict=True, reason="one token is broadcast into no place: dropped without a word"
-            ),
-        ),
+        1,
         2,
     ],
 )

@@ -36,7 +36,8 @@ class LoadedModel:
     @property
     def context_length(self) -> int:
         """How many tokens the model can read."""
-        return int(getattr(self.model.config, "max_position_embeddings", 0) or 1_000_000)
+        config = self.model.config.get_text_config()  # a model that sees has several
+        return int(getattr(config, "max_position_embeddings", 0) or 1_000_000)
 
 
 def resolve_name(name: str) -> str:

@@ -39,8 +39,10 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     ) -> tuple[Tensor, Tensor]:
         """Put new keys and values behind the others; all of them come back."""
         start, self._used = self._used, self._used + key_states.shape[2]
-        self._all_keys[:, :, start : self._used] = key_states
-        self._all_values[:, :, start : self._used] = value_states
+        # narrow, not a slice: one token too many must be an error, not be lost.
+        length = key_states.shape[2]
+        self._all_keys.narrow(2, start, length).copy_(key_states)
+        self._all_values.narrow(2, start, length).copy_(value_states)
         return self._show()
 
     def _show(self) -> tuple[Tensor, Tensor]:

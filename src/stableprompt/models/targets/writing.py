@@ -49,6 +49,7 @@ def write_greedily(
             ]
             for part in halve_when_full(ends, partial(_go_on, loaded, settings, inputs, reading)):
                 written |= part
+            del reading  # its cache, while the next one is read
     else:
         num_read = sum(map(len, inputs))
         for batch in _batches(inputs, max_tokens, max_batch_tokens):
