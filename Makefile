@@ -3,17 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-# More arguments for the program behind demo or test: make test ARGS="-x tests/ppo"
+# More arguments for the program behind demo, bench or test: make test ARGS="-x tests/ppo"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo bench test check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp ## tune a prompt for the bundled task "support" with the embedded model
 	$(BIN)/stableprompt tune support $(ARGS)
+
+bench: $(VENV)/demo.stamp ## measure speed and memory against controls, with the embedded model
+	$(BIN)/python benchmarks/performance.py $(ARGS)
 
 test: $(VENV)/test.stamp ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -27,7 +30,7 @@ check: $(VENV)/check.stamp ## format, lint, types, import contracts and tests: w
 
 clean: ## remove the virtual environment, caches and builds; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up: each stamp says that its packages are in; the larger ones hold the smaller ones ---
 

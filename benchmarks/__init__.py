@@ -1,0 +1,1 @@
+"""Scripts that measure. The package does not import them; they import the package."""
