@@ -376,3 +376,46 @@ def test_the_measure_uses_tokens_that_the_model_has(vocabulary: int) -> None:
     contexts, answers = likelihood._probe(vocabulary)
     used = {token for row in [*contexts, *(a for own in answers for a in own)] for token in row}
     assert used <= set(range(vocabulary))
+
+
+def test_padding_does_not_run_past_a_learned_table_of_positions() -> None:
+    loaded = loaded_architecture("gpt2")  # 512 positions
+    ids = torch.randint(3, 300, (1200,), generator=torch.Generator().manual_seed(1)).tolist()
+    passage, start = ids[:400], ids[400:420]
+    # Two short questions behind a long passage; two long texts behind a short beginning.
+    contexts = [
+        [1, *passage, *ids[420:430]],
+        [1, *passage, *ids[430:440]],
+        [2, *start, *ids[440:740]],
+        [2, *start, *ids[740:1030]],
+    ]
+    answers = [[[7], [8]]] * 4
+    got = logprobs(loaded, contexts, answers, max_batch_tokens=4096)
+    assert_same(got, naive(loaded, contexts, answers))
+
+
+def test_many_contexts_are_planned_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = loaded_architecture("llama")
+    expected, once = Likelihood(loaded, max_batch_tokens=150).logprobs(
+        CONTEXTS, ANSWERS, share=True
+    )
+    monkeypatch.setattr(likelihood, "_PLAN", 2)
+    got, read = Likelihood(loaded, max_batch_tokens=150).logprobs(CONTEXTS, ANSWERS, share=True)
+    assert_same(got, expected)
+    assert len(CONTEXTS) > 2 and read >= once
+
+
+def test_out_of_memory_is_no_verdict_on_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = make_loaded()
+    honest = Likelihood.logprobs
+
+    def full(self: Likelihood, *given: Any, share: bool) -> Any:
+        if share:
+            raise torch.OutOfMemoryError
+        return honest(self, *given, share=share)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Likelihood, "logprobs", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            continues_exactly(loaded)
+    assert continues_exactly(loaded)

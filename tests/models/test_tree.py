@@ -180,7 +180,7 @@ def test_no_more_levels_than_allowed(depth: int) -> None:
 
 def test_the_last_level_holds_all_that_is_left() -> None:
     contexts = ["T" * 20 + rest for rest in nested(MAX_LEVELS)]
-    leaves = [node for node, _ in with_paths(grown(contexts, [["x"]] * 16, share=True))]
+    leaves = [node for node, _ in with_paths(grown(contexts, [["x"]] * len(contexts), share=True))]
     assert {len(node.ids) for node in leaves if not node.children} == {41}  # two levels and "."
 
 
@@ -290,3 +290,22 @@ def test_thousands_of_branches_off_one_path_are_a_flat_tree() -> None:
     forest = plan(contexts, [[[9]]] * count, share=True)
     assert levels(forest) <= MAX_LEVELS
     assert sum(len(node.asks) for node, _ in with_paths(forest)) == count
+
+
+def test_beginnings_that_some_prompts_share_do_not_keep_inputs_from_being_shared() -> None:
+    """As a policy that has settled on a phrasing writes them, with labels of several tokens."""
+    template, phrase, more = range(100, 106), range(200, 206), range(300, 306)
+    prompts = [
+        [*template, *phrase, *more, *range(400 + 10 * p, 406 + 10 * p)] for p in range(3)
+    ] + [[*template, *phrase, *range(500 + 10 * p, 506 + 10 * p)] for p in range(2)]
+    inputs = [[*range(600 + 20 * n, 617 + 20 * n)] for n in range(4)]
+    contexts = [[*prompt, *own] for prompt in prompts for own in inputs]
+    answers = [[[1, 2], [3, 4], [5, 6]]] * len(contexts)
+    once = 6 + 6 + 6 + 5 * 6 + 20 * 17 + 20 * 3  # each part once, the labels' first tokens behind
+    assert num_tokens(plan(contexts, answers, share=True)) == once
+
+
+@pytest.mark.parametrize(("context", "answer"), [([], [1]), ([1], [])])
+def test_nothing_to_read_or_to_ask_for_is_an_error(context: list[int], answer: list[int]) -> None:
+    with pytest.raises(ValueError, match="has no token"):
+        plan([context], [[answer]], share=True)

@@ -79,12 +79,12 @@ def test_refused_prompts_get_no_perplexity_call() -> None:
     assert agent.asked == [SEED, "good"]
 
 
-def test_the_seed_prompts_perplexity_is_asked_once() -> None:
+def test_every_perplexity_is_asked_once() -> None:
     agent = FakeAgent(good=1.0)
     checked = guards(agent)
     for _ in range(3):
-        checked.faults(responses("good"))
-    assert agent.asked == [SEED, "good", "good", "good"]
+        assert checked.faults(responses("good", "good")) == [None, None]
+    assert agent.asked == [SEED, "good"]
 
 
 def test_without_a_ratio_no_perplexity_is_asked_at_all() -> None:

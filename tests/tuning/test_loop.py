@@ -190,6 +190,22 @@ def test_a_resumed_run_remembers_what_the_uninterrupted_one_knew(
     assert run_bytes(resumed.run_dir) == run_bytes(whole.run_dir)
 
 
+def test_what_the_target_said_on_another_machine_is_asked_again(
+    target: ScriptedTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        start_few(tmp_path / "cut", KillAfter(step=1))
+    known = {line["pair"] for line in read_lines(tmp_path / "cut" / "pairs.jsonl")}
+    honest = build._how_it_ran
+    monkeypatch.setattr(
+        build, "_how_it_ran", lambda *given: {**honest(*given), "dtype": "bfloat16"}
+    )
+    build.resume(tmp_path / "cut")
+    lines = [line["pair"] for line in read_lines(tmp_path / "cut" / "pairs.jsonl")]
+    assert known & set(lines)  # asked again
+    assert len(set(lines)) == len(lines)  # and the old answers are gone
+
+
 def test_killed_between_the_lines_and_the_checkpoint_writes_no_line_twice(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

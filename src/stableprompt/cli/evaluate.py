@@ -132,5 +132,6 @@ def _as_in_run(run_dir: Path, metric: "CustomMetric | None") -> tuple[str, "Task
     # The longest answer may have been derived from the run's own training split.
     room = result["setting"].get("max_answer_tokens") or None
     target = {**used.target.model_dump(), "max_answer_tokens": room}
-    settings = {"target": target, "judge": used.judge.model_dump()}
-    return str(result["prompt"]), task, {**settings, "dtype": used.dtype, "device": used.device}
+    held = {name: getattr(used, name) for name in ("dtype", "device", "attention", "quantize")}
+    settings = {"target": target, "judge": used.judge.model_dump(), **held}
+    return str(result["prompt"]), task, settings

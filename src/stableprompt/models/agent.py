@@ -237,19 +237,24 @@ class AgentLLM(nn.Module):
 
     @torch.no_grad()
     def perplexities(self, texts: Sequence[str]) -> list[float]:
-        """Perplexity per token of each text under the base model, as a user's message."""
+        """Perplexity per token of each text under the base model, as a user's message.
+
+        One text at a time: a text's figure never depends on its neighbours.
+        """
         opening = encode_chat(self.tokenizer, [{"role": "user", "content": ""}])
         contexts, spoken = [], []
         for text in texts:
             ids = encode_chat(self.tokenizer, [{"role": "user", "content": text}])
-            start = _common_length(opening, ids)
+            start = max(1, _common_length(opening, ids))
             stop = max(start + 1, len(ids) - _common_length(opening[::-1], ids[::-1]))
             contexts.append(ids[:start])
             spoken.append([ids[start:stop]])
+        figures = []
         with self.adapted.role(Role.BASE):
-            logprobs, _ = self._likelihood.logprobs(contexts, spoken, share=self._shares)
-        sizes = (len(ids) for [ids] in spoken)
-        return [float((-told / n).exp()) for told, n in zip(logprobs, sizes, strict=True)]
+            for context, answer in zip(contexts, spoken, strict=True):
+                [[told]], _ = self._likelihood.logprobs([context], [answer], share=False)
+                figures.append(float((-told / len(answer[0])).exp()))
+        return figures
 
     # --- learning, copying, saving ---
 

@@ -94,7 +94,9 @@ class Reader:
         for place in sorted(places, key=lambda p: (len(p[0].ids), p[0].start)):
             before = max(before, place[0].start)
             tokens = before + len(place[0].ids) + self._room
-            if batch and tokens * (len(batch) + 1) > self._max_batch_tokens:
+            # Padding has positions too: a learned table of them ends with the context.
+            full = tokens * (len(batch) + 1) > self._max_batch_tokens
+            if batch and (full or tokens > self._loaded.context_length):
                 yield batch
                 batch, before = [], place[0].start
             batch.append(place)

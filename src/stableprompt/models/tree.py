@@ -12,7 +12,9 @@ from itertools import groupby
 # A node costs a forward pass and a copy of its keys and values: a few tokens are not worth it.
 MIN_LENGTH = 4
 MIN_SAVED = 16
-MAX_LEVELS = 4  # as template, prompt, input, answer; the caches of all levels are alive at once
+# Template, prompt, input and answer, and beginnings that some prompts or inputs share by the way.
+# The caches of all levels are alive at once.
+MAX_LEVELS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,20 @@ def plan(
         contexts: Token ids, none empty, N of them.
         answers: For each context the token ids of each answer, none empty.
         share: Whether beginnings may be shared; without, each path is one node.
+
+    Raises:
+        ValueError: a context or an answer is empty.
     """
     sequences: list[tuple[tuple[int, ...], list[Ask]]] = []
     number = 0
     for context, own in zip(contexts, answers, strict=True):
-        last = len(context) - 1
+        if not context or not all(own):
+            raise ValueError("a context or an answer has no token: nothing to read, or to ask for")
+        ids, last = tuple(context), len(context) - 1
         for answer in own:
             asks = [Ask(last + i, token, number) for i, token in enumerate(answer)]
-            sequences.append(((*context, *answer[:-1]), asks))
+            # Answers of one token, the usual case, are read off the same tuple.
+            sequences.append((ids + tuple(answer[:-1]) if len(answer) > 1 else ids, asks))
             number += 1
     return _grow(_paths(sequences), share=share)
 

@@ -134,7 +134,7 @@ class Scorer:
             if not scores.label_probs.isfinite().all():
                 raise ModelError(
                     f"the target {self._target.name!r} gave probabilities that are not finite; use "
-                    "--set dtype=float32, or another target"
+                    "--set target.dtype=float32, or another target"
                 )
             self.ledger.add_target(purpose, calls=len(numbers), tokens=scores.num_tokens)
             rows = scores.label_probs.tolist()

@@ -35,6 +35,7 @@ class Guards:
         self._leaks = leaks_of(task) if config.reject_leaks else None
         self._special_tokens = tuple(special_tokens)
         self._perplexity_limit: float | None = None
+        self._perplexities: dict[str, float] = {}  # a trained policy repeats itself
         if config.max_perplexity_ratio is not None:
             [seed_perplexity] = agent.perplexities([task.seed_prompt])
             self._perplexity_limit = config.max_perplexity_ratio * seed_perplexity
@@ -57,9 +58,12 @@ class Guards:
             return found
         limit = self._perplexity_limit
         readable = [i for i, fault in enumerate(found) if fault is None]
-        figures = self._agent.perplexities([responses.texts[i] for i in readable])
-        for i, perplexity in zip(readable, figures, strict=True):
-            if not perplexity <= limit:  # not <=: a NaN is babble too
+        texts = dict.fromkeys(responses.texts[i] for i in readable)
+        new = [text for text in texts if text not in self._perplexities]
+        if new:
+            self._perplexities |= zip(new, self._agent.perplexities(new), strict=True)
+        for i in readable:
+            if not self._perplexities[responses.texts[i]] <= limit:  # not <=: a NaN is babble too
                 found[i] = PromptFault.BABBLE
         return found
 

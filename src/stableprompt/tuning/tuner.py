@@ -1,5 +1,6 @@
 """The loop of StablePrompt: collect, update, remember, decide, write down."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class Tuner:
         self._judge = AnchorJudge(agent, scorer, guards, task, config)
         self._pool = CandidatePool()
         self._decisions: Counter[str] = Counter()
+        self._setting: dict[str, Any] = {}
 
     def run(self, setting: dict[str, Any]) -> TuneResult:
         """Train, select, test.
@@ -63,6 +65,7 @@ class Tuner:
             setting: Task, models and versions, for the result.
         """
         config, agent = self._config, self._trainable.agent
+        self._setting = json.loads(json.dumps(setting))
         first_step = self._restore()
         self._observer.on_start(first_step, config.steps)
         for step in range(first_step, config.steps):
@@ -129,6 +132,7 @@ class Tuner:
             "ledger": self._scorer.ledger.to_dict(),
             "decisions": dict(self._decisions),
             "lengths": self._folder.lengths(),
+            "setting": self._setting,
         }
         save_checkpoint(
             self._folder.checkpoints,
@@ -146,7 +150,11 @@ class Tuner:
         self._pool = CandidatePool.from_dict(checkpoint.state["pool"])
         self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
         self._decisions = Counter(checkpoint.state["decisions"])
-        self._folder.cut_back(checkpoint.state["lengths"])
+        lengths = {PAIRS: 0, **checkpoint.state["lengths"]}
+        if checkpoint.state.get("setting") != self._setting:
+            # On another machine the target's figures may differ: old and new must not be mixed.
+            lengths[PAIRS] = 0
+        self._folder.cut_back(lengths)
         self._scorer.memo.restore(self._folder.read_lines(PAIRS))
         return checkpoint.next_step
 
