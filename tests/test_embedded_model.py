@@ -3,6 +3,11 @@
 Skipped where the packages that carry and read it are not installed.
 """
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -78,3 +83,27 @@ def test_the_target_ignores_the_adapters(models: tuple[AgentLLM, TargetLLM]) -> 
             parameter.add_(0.05)
     after = target.label_scores(conversations, words).label_probs
     assert torch.equal(before, after)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")
+def test_the_peak_of_a_step_is_bounded(tmp_path: Path) -> None:
+    """Write 4 prompts, score them on 8 examples, learn: in a process of its own.
+
+    What is not weights is mostly what the update keeps of each token for its backward pass.
+    """
+    model = {"model": embedded.EMBEDDED_NAME}
+    settings = {"device": "cpu", "dtype": "float32", "agent": model, "target": model}
+    workload = {"settings": settings, "num_prompts": 4, "num_examples": 8}
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"data_dir": None, "workload": workload}), encoding="utf-8")
+    script = Path(__file__).parent.parent / "benchmarks" / "peak.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "ours", str(request)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    weights = 4 * 134_515_008  # bytes, once, in float32
+    # Three copies of the weights alone would be as much.
+    assert weights < found["peak"] - found["before"] < 3 * weights
