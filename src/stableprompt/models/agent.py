@@ -18,6 +18,7 @@ from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
 from stableprompt.models.prefix import repeat_cache
+from stableprompt.models.tree import common_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +246,8 @@ class AgentLLM(nn.Module):
         contexts, spoken = [], []
         for text in texts:
             ids = encode_chat(self.tokenizer, [{"role": "user", "content": text}])
-            start = max(1, _common_length(opening, ids))
-            stop = max(start + 1, len(ids) - _common_length(opening[::-1], ids[::-1]))
+            start = max(1, common_length(opening, ids))
+            stop = max(start + 1, len(ids) - common_length(opening[::-1], ids[::-1]))
             contexts.append(ids[:start])
             spoken.append([ids[start:stop]])
         figures = []
@@ -301,12 +302,3 @@ class AgentLLM(nn.Module):
 
 _LEARNERS = (Role.POLICY, Role.ANCHOR)
 _BATCH_TOKENS = 4096  # of one batch of texts whose perplexity is measured
-
-
-def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length

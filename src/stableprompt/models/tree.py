@@ -103,7 +103,7 @@ def _grow(paths: list[_Path], *, share: bool) -> list[Node]:
         if len(group) == 1 or not share or level == MAX_LEVELS:
             home.extend(Node(p.ids[depth:], depth, _within(p, depth, len(p.ids))) for p in group)
             continue
-        common = _common_length(group[0].ids, group[-1].ids)  # sorted: the others share it too
+        common = common_length(group[0].ids, group[-1].ids)  # sorted: the others share it too
         length = common - depth
         if length >= MIN_LENGTH and length * (len(group) - 1) >= MIN_SAVED:
             asks = [ask for path in group for ask in _within(path, depth, common)]
@@ -120,7 +120,8 @@ def _within(path: _Path, start: int, stop: int) -> list[Ask]:
     return [ask for ask in path.asks if start <= ask.position < stop]
 
 
-def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences have in common at their beginnings."""
     length = 0
     for a, b in zip(one, other, strict=False):
         if a != b:
