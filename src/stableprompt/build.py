@@ -32,6 +32,7 @@ from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
 from stableprompt.tasks.statistics import Estimate
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
+from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.randomness import derive_seed
@@ -127,6 +128,7 @@ def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) ->
         RunError: the folder holds something already.
     """
     require_enough_examples(task, config)
+    require_enough_budget(task, config)
     require_available(task.metric)
     RunFolder.require_free(path)
     observer.on_phase("loading models")

@@ -47,6 +47,9 @@ class AgentConfig(Section):
     """What the agent reads: the seed prompt and examples, or the paper's Fig. 6."""
     num_demonstrations: int = Field(5, ge=1)
     """Labelled training examples shown in the meta-prompt, fresh every step."""
+    shown_prompt: Literal["seed", "leader"] = "seed"
+    """Which prompt the meta-prompt asks to improve on: the seed prompt, or the one that leads by
+    gain so far (the seed prompt at first). The paper's meta-prompt shows none."""
 
 
 class TargetConfig(Section):
@@ -122,6 +125,13 @@ class PPOConfig(Section):
     """P: prompts written for one query and scored on the same examples."""
     ppo_epochs: int = Field(2, ge=1)
     """Passes over a rollout."""
+    replay: int = Field(0, ge=0)
+    """So many of the best prompts so far are learned from again in every step, beside the new ones:
+    their reward is the seed prompt's on the step's examples plus the gain they are trusted with.
+    Costs no target call."""
+    max_update_kl: float | None = Field(None, gt=0)
+    """An update that moves the policy further than this (KL from the policy before it, nats per
+    token) is undone and made again with half the learning rate; null accepts every update."""
     minibatch_size: int = Field(8, ge=1)
     """Prompts of one optimizer step."""
     advantage: Literal["group", "gae"] = "group"
@@ -143,8 +153,9 @@ class PPOConfig(Section):
 class AnchorConfig(Section):
     """When the anchor follows, and when the policy returns to it."""
 
-    kind: Literal["adaptive", "fixed", "previous"] = "adaptive"
-    """adaptive: APPO; fixed: the first policy for ever; previous: the policy before each step."""
+    kind: Literal["adaptive", "fixed", "previous", "none"] = "adaptive"
+    """adaptive: APPO; fixed: the first policy for ever; previous: the policy before each step;
+    none: no KL at all."""
     update_period: int = Field(5, ge=1)
     """Decide after every so many steps."""
     update_threshold: float = Field(0.02, ge=0)
@@ -153,6 +164,38 @@ class AnchorConfig(Section):
     """The policy returns where it trails by more than this (0-1)."""
     prompts_per_decision: int = Field(4, ge=2)
     """Prompts written by each of the two, on common random numbers."""
+    certainty: float = Field(1.0, ge=0)
+    """So many standard errors must lie between the lead and its threshold; 0: none, as in the
+    paper."""
+    rounds: int = Field(3, ge=1)
+    """Looks at the validation split: at a part of it first, twice as much each time; a lead that is
+    certain early costs no more. 1: all of it at once, as in the paper."""
+
+
+class MonitorConfig(Section):
+    """What is watched in every run; formulas and thresholds are in docs/metrics.md."""
+
+    act: bool = True
+    """Answer what is found: roll back, raise the KL coefficient, lower the learning rate. False
+    only says it."""
+    min_entropy_share: float = Field(0.2, ge=0)
+    """collapse: entropy below this share of the first step's."""
+    min_unique_share: float = Field(0.3, ge=0, le=1)
+    """collapse: share of different prompts in a step below this."""
+    max_refused_share: float = Field(0.8, ge=0, le=1)
+    """collapse: share of refused prompts above this."""
+    max_step_kl: float = Field(0.3, gt=0)
+    """divergence: KL of one update above this, nats per token."""
+    max_clip_fraction: float = Field(0.5, gt=0, le=1)
+    """divergence: share of clipped tokens above this."""
+    max_gradient_ratio: float = Field(20.0, gt=1)
+    """divergence: gradient norm above so many times its median so far."""
+    max_anchor_kl: float = Field(1.0, gt=0)
+    """drift: KL to the anchor above this, nats per token."""
+    max_surprise_rise: float = Field(1.0, gt=0)
+    """drift: mean surprise of a step's prompts above the first step's by more than this."""
+    max_drop: float = Field(0.2, gt=0)
+    """forgetting: mean gain of the last three steps below the best three's by more than this."""
 
 
 class GuardConfig(Section):
@@ -164,30 +207,43 @@ class GuardConfig(Section):
     """Refuse verbatim copies of examples."""
     reject_leaks: bool = True
     """Refuse prompts that state an answer, as in "The answer is B."."""
-    max_perplexity_ratio: float | None = Field(5.0, gt=0)
-    """Refuse prompts whose perplexity under the base model exceeds this many times the seed
-    prompt's; null switches the check off."""
+    max_surprise: float | None = 1.5
+    """Refuse prompts that are odder language than this, in standard deviations above plain
+    instructions of the same length, and odder than the seed prompt; null switches the check off."""
+    require_instruction: bool = True
+    """Refuse texts that ask for nothing (English only; off where the seed prompt does not look
+    like an instruction itself)."""
 
 
 class SelectionConfig(Section):
     """How the final prompt is chosen."""
 
-    num_finalists: int = Field(8, ge=1)
-    """Best prompts by reward that are scored again on the whole validation split."""
+    num_finalists: int = Field(16, ge=1)
+    """Best prompts by gain that are compared on the validation split."""
+    rounds: int = Field(3, ge=1)
+    """Looks at the validation split: all finalists on a part of it, the better half on twice as
+    much, and so on. 1: all of them on all of it."""
     num_demonstrations: int = Field(0, ge=0)
     """Training examples that are written into the chosen prompt, if that is better on validation;
     0 leaves it as it is."""
     demonstration_sets: int = Field(8, ge=1)
     """So many random sets of demonstrations are tried on validation."""
+    paper_protocol: bool = False
+    """Also score the five prompts with the largest gain on test and report the highest of them, as
+    the paper does. For comparisons with printed figures: it is optimistic, and chooses nothing."""
 
 
 class TuneConfig(Section):
     """Everything a run depends on besides the data."""
 
     method: str = "appo"
-    """appo, ppo-fixed, ppo-previous or best-of-n: settings of one loop, see METHODS."""
+    """One of METHODS: settings of one loop, by name."""
     steps: int = Field(10, ge=0)
-    """One rollout and one update each."""
+    """One rollout and one update each; the most where there is a budget."""
+    budget: int | None = Field(None, ge=1)
+    """Target calls that training, anchor decisions and selection may cost together. The loop ends
+    where no further step can be paid for beside the selection, and the selection compares as many
+    prompts as can be paid for. The final reading of test is not among them. null: no limit."""
     seed: int = Field(0, ge=0)
     """Everything random follows from it."""
     split_seed: int = Field(0, ge=0)
@@ -215,6 +271,7 @@ class TuneConfig(Section):
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
     anchor: AnchorConfig = AnchorConfig()
+    monitor: MonitorConfig = MonitorConfig()
     guards: GuardConfig = GuardConfig()
     selection: SelectionConfig = SelectionConfig()
 
@@ -222,12 +279,11 @@ class TuneConfig(Section):
     def _settings_agree(self) -> Self:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown; use one of {', '.join(METHODS)}")
-        means = METHODS[self.method]
-        kind, learning = means["anchor"]["kind"], means["ppo"]["learning"]
-        if (self.anchor.kind, self.ppo.learning) != (kind, learning):
+        learning = METHODS[self.method]["ppo"]["learning"]
+        if self.ppo.learning != learning:
             raise ValueError(
-                f"method {self.method!r} means anchor.kind {kind!r} and ppo.learning {learning}, "
-                f"found {self.anchor.kind!r} and {self.ppo.learning}; choose another method"
+                f"method {self.method!r} means ppo.learning {learning}, found "
+                f"{self.ppo.learning}; choose another method"
             )
         adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
         if adaptive and 0 < self.steps < self.anchor.update_period:

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from stableprompt.models.adapters import AdaptedModel, Role
-from stableprompt.models.chat import Message, encode_chat
+from stableprompt.models.chat import Message, encode_answer, encode_chat
 from stableprompt.models.head import Head
 from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
-from stableprompt.models.prefix import repeat_cache
+from stableprompt.models.prefix import repeat_cache, right_pad
 from stableprompt.models.tree import common_length
 
 
@@ -45,6 +46,15 @@ class Evaluation:
     """Of the distribution before each token, nats, without gradient."""
     values: Tensor
     """Predicted return before each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surprisal:
+    """What it costs a model to read a text."""
+
+    nats: float
+    """Negative log-likelihood of the whole text."""
+    num_tokens: int
 
 
 class AgentLLM(nn.Module):
@@ -172,6 +182,22 @@ class AgentLLM(nn.Module):
         token = torch.searchsorted(cumulative, wanted, right=True).squeeze(1)
         return token.clamp(max=logits.shape[-1] - 1)
 
+    def append(self, ids: Tensor, mask: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Add prompts that are known as texts to responses, as rows of their own.
+
+        Args:
+            ids: Token ids of the responses, right-padded, (P, T).
+            mask: True for their real tokens, (P, T).
+            prompts: Texts; each is followed by the end of the turn.
+        """
+        end = self.loaded.end_of_turn_ids[0]
+        rows = [[*encode_answer(self.tokenizer, prompt), end] for prompt in prompts]
+        added, real = right_pad(rows, int(self.tokenizer.pad_token_id), ids.device)
+        width = max(ids.shape[1], added.shape[1])
+        padded = [pad(part, (0, width - part.shape[1])) for part in (ids, added)]
+        masks = [pad(part, (0, width - part.shape[1])) for part in (mask, real.bool())]
+        return torch.cat(padded), torch.cat(masks)
+
     # --- judging ---
 
     def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Evaluation:
@@ -237,8 +263,8 @@ class AgentLLM(nn.Module):
         return torch.cat([last, later.last_hidden_state], dim=1)
 
     @torch.no_grad()
-    def perplexities(self, texts: Sequence[str]) -> list[float]:
-        """Perplexity per token of each text under the base model, as a user's message.
+    def surprisals(self, texts: Sequence[str]) -> list[Surprisal]:
+        """How unlikely each text is under the base model, as a user's message.
 
         One text at a time: a text's figure never depends on its neighbours.
         """
@@ -254,7 +280,7 @@ class AgentLLM(nn.Module):
         with self.adapted.role(Role.BASE):
             for context, answer in zip(contexts, spoken, strict=True):
                 [[told]], _ = self._likelihood.logprobs([context], [answer], share=False)
-                figures.append(float((-told / len(answer[0])).exp()))
+                figures.append(Surprisal(-float(told), len(answer[0])))
         return figures
 
     # --- learning, copying, saving ---

@@ -6,6 +6,7 @@ steps.jsonl        one line a step
 prompts.jsonl      one line a prompt, with its reward parts
 pairs.jsonl        what the target said of each pair of prompt and example, so that it is asked once
 checkpoints/       the last few states of the run
+test.json          what the prompts that were scored on test achieved, example by example
 best_prompt.txt    the result, plain
 result.json        the result, with figures
 """
@@ -22,6 +23,7 @@ from stableprompt.errors import RunError
 CONFIG, TASK, RESULT = "config.json", "task.json", "result.json"
 STEPS, PROMPTS, PAIRS = "steps.jsonl", "prompts.jsonl", "pairs.jsonl"
 BEST_PROMPT = "best_prompt.txt"
+TEST = "test.json"
 CHECKPOINTS = "checkpoints"
 
 

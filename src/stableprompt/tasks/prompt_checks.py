@@ -63,8 +63,10 @@ class PromptFault(StrEnum):
     """It states an answer, as in "The answer is B.": right for some inputs, wrong for others."""
     COPY = "copy"
     """It contains an example text."""
+    NO_INSTRUCTION = "no_instruction"
+    """It asks for nothing (decided with the seed prompt at hand)."""
     BABBLE = "babble"
-    """It is not language: its perplexity is too high (decided where the models are)."""
+    """It is no plain language: too odd for its length (decided where the models are)."""
 
 
 class CopyIndex:
@@ -160,7 +162,7 @@ def find_fault(
     fields: Collection[str] = (),
     leaks: LeakIndex | None = None,
 ) -> PromptFault | None:
-    """The first fault of the prompt, or None; BABBLE is never found here.
+    """The first fault of the prompt, or None; BABBLE and NO_INSTRUCTION are never found here.
 
     Args:
         prompt: As the agent wrote it.

@@ -2,24 +2,32 @@
 
 Policy and anchor write several prompts each for the same query, on common random numbers, and
 both are scored on the same validation examples. Where the two are equal, so are their prompts,
-and the difference is exactly 0: equal policies are never told apart. Otherwise the difference is
-an estimate from a few prompts a side, with the noise of one; a refused prompt weighs heavily.
+and the difference is exactly 0: equal policies are never told apart, and nothing is asked.
+Otherwise the lead is an estimate from a few prompts a side. It is paired, prompt by prompt and
+example by example, and looked at on a growing part of the validation split: what is certain on a
+quarter of it costs no more than a quarter.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stableprompt.config import AnchorConfig, TuneConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.scoring.ledger import Purpose
-from stableprompt.scoring.scorer import Scorer
-from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
-from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.guards import Guards, Inspection
+from stableprompt.tuning.race import look_sizes, validation_order
 from stableprompt.tuning.randomness import derive_uniforms
 
 
@@ -34,18 +42,49 @@ class AnchorDecision(StrEnum):
     """Neither."""
 
 
-def decide(policy_score: float, anchor_score: float, config: AnchorConfig) -> AnchorDecision:
-    """The rule of StablePrompt section 3.2, with its two thresholds.
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """By how much the policy's prompts are better than the anchor's, and how sure that is."""
+
+    mean: float
+    """Policy minus anchor, by the task's metric."""
+    error: float
+    """Standard error of the mean: over prompts and over examples."""
+
+
+def paired_lead(policy: NDArray[np.float64], anchor: NDArray[np.float64]) -> Lead:
+    """The lead of prompts over prompts that were written on the same random numbers.
+
+    Prompts and examples are both samples. With D the (P, N) table of differences, its row means
+    vary with the prompts, its column means with the examples, and
+
+        error^2 = var(row means) / P + var(column means) / N
+
+    which counts what is left over twice: it is never too small on average.
 
     Args:
-        policy_score: Mean validation score of the policy's prompts, 0-1.
-        anchor_score: The same of the anchor's.
-        config: Thresholds, as differences of scores (0-1).
+        policy: What each example was worth with each prompt, (P, N), P >= 2. Of one example
+            alone nothing is known about others: its part of the error is left out.
+        anchor: The same of the anchor's prompts.
     """
-    lead = policy_score - anchor_score
-    if lead > config.update_threshold:
+    differences = policy - anchor
+    means = [differences.mean(axis=axis) for axis in (1, 0)]
+    variance = sum(mean.var(ddof=1) / len(mean) for mean in means if len(mean) > 1)
+    return Lead(float(differences.mean()), math.sqrt(float(variance)))
+
+
+def decide(lead: Lead, config: AnchorConfig) -> AnchorDecision:
+    """The rule of StablePrompt section 3.2, with its two thresholds, for a lead that is certain.
+
+    Args:
+        lead: The policy's, a difference of scores (0-1).
+        config: Thresholds, and how many standard errors must lie behind them; with 0 it is the
+            paper's rule.
+    """
+    margin = config.certainty * lead.error
+    if lead.mean - margin > config.update_threshold:
         return AnchorDecision.UPDATE
-    if -lead > config.rollback_threshold:
+    if -lead.mean - margin > config.rollback_threshold:
         return AnchorDecision.ROLL_BACK
     return AnchorDecision.KEEP
 
@@ -72,9 +111,26 @@ class Judgement:
 
     decision: AnchorDecision
     policy_score: float
-    """Mean score of the policy's prompts, 0-1; a refused prompt counts as 0."""
+    """Mean score of the policy's prompts on what was looked at, 0-1; a refused prompt counts 0."""
     anchor_score: float
     """The same of the anchor's."""
+    error: float
+    """Standard error of the difference."""
+    n: int
+    """Validation examples looked at; 0 where policy and anchor are equal."""
+
+
+_Side = list[Inspection]  # what one of the two wrote
+
+
+def _accepted(side: _Side) -> list[str]:
+    return [found.prompt for found in side if found.fault is None]
+
+
+def _values(side: _Side, scores: Mapping[str, PromptScore], n: int) -> NDArray[np.float64]:
+    """What each example was worth with each prompt, (P, N); 0 for a refused one."""
+    nothing = (0.0,) * n
+    return np.array([scores[f.prompt].values if f.fault is None else nothing for f in side])
 
 
 class AnchorJudge:
@@ -94,17 +150,51 @@ class AnchorJudge:
         self._agent = agent
         self._scorer = scorer
         self._guards = guards
-        self._task = task
         self._config = config
+        # One order for the whole run: a part that was looked at before is known already.
+        self._order = validation_order(task, config)
+        self._task = task
 
     def judge(
         self, step: int, collector: Collector, pool: CandidatePool
     ) -> tuple[Judgement, list[Candidate]]:
-        """Write and score the prompts of both; what was paid for is kept in the pool."""
+        """Write and score the prompts of both; the target's answers stay known."""
+        if self._agent.equal(Role.POLICY, Role.ANCHOR):
+            return Judgement(AnchorDecision.KEEP, 0.0, 0.0, 0.0, 0), []
+        policy, anchor = self._write(step, collector, pool)
+        texts = list(dict.fromkeys([*_accepted(policy), *_accepted(anchor)]))
+        for examples in self._looks():
+            scores = self._score(texts, examples)
+            ours, theirs = (_values(side, scores, len(examples)) for side in (policy, anchor))
+            lead = paired_lead(ours, theirs)
+            decision = decide(lead, self._config.anchor)
+            if decision is not AnchorDecision.KEEP:
+                break
+        judgement = Judgement(
+            decision, float(ours.mean()), float(theirs.mean()), lead.error, len(examples)
+        )
+        candidates = [
+            Candidate.of(
+                found,
+                scores[found.prompt] if found.fault is None else None,
+                self._config.reward.fault_reward,
+                step=step,
+                writer=role,
+                scored_on=Purpose.VALIDATION,
+            )
+            for role, side in ((Role.POLICY, policy), (Role.ANCHOR, anchor))
+            for found in side
+        ]
+        pool.add(candidates)
+        if len(examples) == len(self._order):  # known by now: these compete in the selection
+            pool.validate(texts, self._scorer, self._task.validation)
+        return judgement, candidates
+
+    def _write(self, step: int, collector: Collector, pool: CandidatePool) -> tuple[_Side, _Side]:
         config = self._config
         # A query of its own: the policy has just been trained on the step's.
         draw = draw_examples(self._task, config, step, "anchor-examples")
-        query_ids = collector.query_ids(draw)
+        query_ids = collector.query_ids(draw, pool)
         uniforms = derive_uniforms(
             config.seed,
             step,
@@ -112,37 +202,21 @@ class AnchorJudge:
             rows=config.anchor.prompts_per_decision,
             length=config.agent.max_prompt_tokens,
         )
-        written = {}
+        sides = []
         for role in (Role.POLICY, Role.ANCHOR):
             responses = self._agent.sample(query_ids, uniforms, role=role)
             self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
-            faults = self._guards.faults(responses)
-            written[role] = list(zip(responses.texts, faults, strict=True))
-        accepted = [p for side in written.values() for p, fault in side if fault is None]
-        pool.validate(accepted, self._scorer, self._task.validation)
-        judged = {
-            role: [self._candidate(step, role, prompt, fault, pool) for prompt, fault in side]
-            for role, side in written.items()
-        }
-        candidates = [*judged[Role.POLICY], *judged[Role.ANCHOR]]
-        pool.add(candidates)
-        policy, anchor = (
-            sum(c.score or 0.0 for c in judged[role]) / len(judged[role]) for role in judged
-        )
-        return Judgement(decide(policy, anchor, config.anchor), policy, anchor), candidates
+            sides.append(self._guards.inspect(responses))
+        policy, anchor = sides
+        return policy, anchor
 
-    def _candidate(
-        self, step: int, role: Role, prompt: str, fault: PromptFault | None, pool: CandidatePool
-    ) -> Candidate:
-        score = pool.validated[prompt] if fault is None else None
-        return Candidate(
-            step=step,
-            writer=role,
-            scored_on=Purpose.VALIDATION,
-            prompt=prompt,
-            fault=fault,
-            reward=score.reward if score else self._config.reward.fault_reward,
-            score=score.score if score else None,
-            softmax_difference=score.softmax_difference if score else None,
-            seed_reward=None,
-        )
+    def _looks(self) -> list[list[Example]]:
+        """Growing parts of the validation split, the last of them all of it."""
+        sizes = look_sizes(len(self._order), self._config.anchor.rounds)
+        return [self._order[:size] for size in sizes]
+
+    def _score(self, prompts: Sequence[str], examples: Sequence[Example]) -> dict[str, PromptScore]:
+        if not prompts:
+            return {}
+        found = self._scorer.score_all(prompts, examples, Purpose.VALIDATION)
+        return dict(zip(prompts, found, strict=True))

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tuning.guards import Inspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,40 @@ class Candidate:
     """In [-1, 1]; None where it was refused, and where answers are generated."""
     seed_reward: float | None
     """What the seed prompt earned on the same examples; None for anchor decisions."""
+    surprise: float
+    """How odd its language is, see ``Readability``."""
+    num_words: int
+    instruction: bool
+    """Whether it asks for something."""
+
+    @classmethod
+    def of(
+        cls,
+        inspection: Inspection,
+        score: PromptScore | None,
+        refused: float,
+        *,
+        step: int,
+        writer: Role,
+        scored_on: Purpose,
+        seed_reward: float | None = None,
+    ) -> Self:
+        """What was found out about one prompt; ``refused`` is the reward of one without score."""
+        found = inspection.readability
+        return cls(
+            step=step,
+            writer=writer,
+            scored_on=scored_on,
+            prompt=inspection.prompt,
+            fault=inspection.fault,
+            reward=score.reward if score else refused,
+            score=score.score if score else None,
+            softmax_difference=score.softmax_difference if score else None,
+            seed_reward=seed_reward,
+            surprise=found.surprise,
+            num_words=found.num_words,
+            instruction=found.instruction,
+        )
 
 
 _TUPLES = ("values", "predictions")  # JSON has lists
@@ -72,11 +107,14 @@ class CandidatePool:
         over the same prompt do. A gain seen in k steps is shrunk by k / (k + 1), so that one
         lucky draw does not outrank a prompt that was good again and again; losses are not shrunk.
         """
-        trusted = {}
-        for prompt, gains in self._gains.items():
-            gain = sum(gains) / len(gains)
-            trusted[prompt] = gain * len(gains) / (len(gains) + 1) if gain > 0 else gain
+        trusted = {prompt: self.trusted_gain(prompt) for prompt in self._gains}
         return sorted(trusted, key=lambda prompt: (-trusted[prompt], prompt))[:size]
+
+    def trusted_gain(self, prompt: str) -> float:
+        """The mean gain of a prompt that was scored in a step, shrunk; see ``leaderboard``."""
+        gains = self._gains[prompt]
+        gain = sum(gains) / len(gains)
+        return gain * len(gains) / (len(gains) + 1) if gain > 0 else gain
 
     @property
     def num_unique(self) -> int:

@@ -1,24 +1,45 @@
-"""Which prompts are refused before they cost a target call."""
+"""Which prompts are refused before they cost a target call, and how readable each one is."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from stableprompt.config import GuardConfig
 from stableprompt.models.agent import AgentLLM, Responses
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.placeholders import WHOLE_INPUT
 from stableprompt.tasks.prompt_checks import CopyIndex, LeakIndex, PromptFault, find_fault
+from stableprompt.tasks.readability import (
+    Readability,
+    SurpriseScale,
+    is_instruction,
+    plain_instructions,
+)
 from stableprompt.tasks.task import Task
+
+READABLE_SURPRISE: Final = 1.5
+"""Where a limit is needed and the settings switch the guard off: what counts as readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is known of a prompt before the target sees it."""
+
+    prompt: str
+    fault: PromptFault | None
+    readability: Readability
 
 
 class Guards:
-    """Finds the fault of a prompt, if it has one.
+    """Finds the fault of a prompt, if it has one, and says how readable it is.
 
     Args:
         config: Which checks are on.
-        agent: Its base model gives the perplexity.
+        agent: Its base model says how odd a text is.
         task: Its training examples must not be copied, its answers not be stated, the
-            placeholders of its seed prompt be kept; perplexity is measured against that prompt.
+            placeholders of its seed prompt be kept; no prompt is babble that is less odd than its
+            seed prompt, and where that one does not look like an instruction, none must.
         special_tokens: Markup of agent and target.
     """
 
@@ -34,38 +55,61 @@ class Guards:
         )
         self._leaks = leaks_of(task) if config.reject_leaks else None
         self._special_tokens = tuple(special_tokens)
-        self._perplexity_limit: float | None = None
-        self._perplexities: dict[str, float] = {}  # a trained policy repeats itself
-        if config.max_perplexity_ratio is not None:
-            [seed_perplexity] = agent.perplexities([task.seed_prompt])
-            self._perplexity_limit = config.max_perplexity_ratio * seed_perplexity
+        self._known: dict[str, Readability] = {}  # a trained policy repeats itself
+        costs = agent.surprisals(plain_instructions())
+        self._scale = SurpriseScale.fit([c.nats for c in costs], [c.num_tokens for c in costs])
+        [self._seed] = self.read([task.seed_prompt])
 
-    def faults(self, responses: Responses) -> list[PromptFault | None]:
-        """The fault of each response, or None, in order."""
-        found = [
-            find_fault(
-                text,
-                truncated=cut and self._config.reject_truncated,
-                example_texts=self._copies,
-                special_tokens=self._special_tokens,
-                keep=self._seed_prompt,
-                fields=self._fields,
-                leaks=self._leaks,
+    def read(self, texts: Iterable[str]) -> list[Readability]:
+        """How readable each text is; each text is measured once."""
+        wanted = list(texts)
+        new = [text for text in dict.fromkeys(wanted) if text not in self._known]
+        for text, cost in zip(new, self._agent.surprisals(new) if new else [], strict=True):
+            self._known[text] = Readability(
+                surprise=self._scale.surprise(cost.nats, cost.num_tokens),
+                num_words=len(text.split()),
+                instruction=is_instruction(text),
             )
-            for text, cut in zip(responses.texts, responses.truncated, strict=True)
+        return [self._known[text] for text in wanted]
+
+    def is_readable(self, prompt: str) -> bool:
+        """Whether a person would ship it, by the default limits where the settings have none."""
+        [found] = self.read([prompt])
+        limit = self._config.max_surprise
+        limit = READABLE_SURPRISE if limit is None else limit
+        return not self._odd(found, limit) and not self._asks_nothing(found)
+
+    def inspect(self, responses: Responses) -> list[Inspection]:
+        """The fault of each response, or None, and its readability, in order."""
+        return [
+            Inspection(text, self._fault(text, cut, found), found)
+            for text, cut, found in zip(
+                responses.texts, responses.truncated, self.read(responses.texts), strict=True
+            )
         ]
-        if self._perplexity_limit is None:
-            return found
-        limit = self._perplexity_limit
-        readable = [i for i, fault in enumerate(found) if fault is None]
-        texts = dict.fromkeys(responses.texts[i] for i in readable)
-        new = [text for text in texts if text not in self._perplexities]
-        if new:
-            self._perplexities |= zip(new, self._agent.perplexities(new), strict=True)
-        for i in readable:
-            if not self._perplexities[responses.texts[i]] <= limit:  # not <=: a NaN is babble too
-                found[i] = PromptFault.BABBLE
-        return found
+
+    def _fault(self, text: str, cut: bool, found: Readability) -> PromptFault | None:
+        config = self._config
+        fault = find_fault(
+            text,
+            truncated=cut and config.reject_truncated,
+            example_texts=self._copies,
+            special_tokens=self._special_tokens,
+            keep=self._seed_prompt,
+            fields=self._fields,
+            leaks=self._leaks,
+        )
+        if fault is None and config.require_instruction and self._asks_nothing(found):
+            return PromptFault.NO_INSTRUCTION
+        if fault is None and config.max_surprise is not None:
+            return PromptFault.BABBLE if self._odd(found, config.max_surprise) else None
+        return fault
+
+    def _odd(self, found: Readability, limit: float) -> bool:
+        return not found.surprise <= max(limit, self._seed.surprise)  # not <=: NaN is odd, too
+
+    def _asks_nothing(self, found: Readability) -> bool:
+        return self._seed.instruction and not found.instruction
 
 
 def texts_not_to_copy(task: Task) -> list[str]:

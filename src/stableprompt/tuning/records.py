@@ -9,6 +9,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.formats import CHOICES, InputFormat
 from stableprompt.tasks.placeholders import WHOLE_INPUT, placeholders
+from stableprompt.tasks.readability import Readability
 from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import Message, TargetTemplate
 
@@ -29,8 +30,10 @@ class StepRecord:
     """Refused prompts of the step by reason."""
     update: dict[str, float] | None
     """``UpdateStats``, or None where the policy does not learn."""
+    monitor: dict[str, Any]
+    """Readings, alarms and actions."""
     anchor: dict[str, Any] | None
-    """Decision, policy score and anchor score, or None where none was due."""
+    """Decision, scores of policy and anchor, or None where none was due."""
     best_prompt: str | None
     """Leader by gain over the seed prompt so far."""
     target_calls: int
@@ -55,6 +58,16 @@ class TuneResult:
     """Of the seed prompt, on the same examples."""
     paired: PairedComparison
     """Prompt minus seed prompt, example by example."""
+    readability: Readability
+    """Of the instruction."""
+    readable: bool
+    """Whether a person would ship it: plain enough language that asks for something."""
+    readable_prompt: str
+    """The best prompt that is; the same one, unless the guards were switched off."""
+    readable_test: Estimate
+    max_of_five: Estimate | None
+    """The highest test score of the five prompts with the largest gain, as the paper reports:
+    optimistic, for comparison with its figures. None unless ``selection.paper_protocol`` is on."""
     validation: Estimate
     """What the prompt was chosen by; optimistic for that reason."""
     seed_validation: Estimate
@@ -68,6 +81,10 @@ class TuneResult:
     """How many different prompts were seen and compared, and the refused ones by reason."""
     anchor_decisions: dict[str, int]
     """How often each decision was taken."""
+    alarms: dict[str, int]
+    """How many steps each alarm was raised in."""
+    collapsed: bool
+    """Whether the policy had collapsed at the end."""
     setting: dict[str, Any]
     """Task, models and versions."""
     template: TargetTemplate

@@ -1,7 +1,9 @@
 """After the loop: choose the prompt on validation, then read the test split once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
 from stableprompt.config import TuneConfig
 from stableprompt.scoring.ledger import Purpose
@@ -9,8 +11,13 @@ from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.statistics import Estimate, PairedComparison, estimate, paired
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.budget import Budget
 from stableprompt.tuning.candidates import CandidatePool
 from stableprompt.tuning.demonstrations import draw_demonstrations
+from stableprompt.tuning.race import most_racers, race, validation_order
+
+PAPER_FINALISTS: Final = 5
+"""So many prompts the paper scores on test, to report the highest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,8 @@ class Selection:
     prompt: str
     instruction: str
     """The prompt without the demonstrations, if it has some."""
+    readable: str
+    """The best prompt that a person would ship; the chosen one, unless a guard is switched off."""
     validation: Estimate
     seed_validation: Estimate
     num_compared: int
@@ -32,25 +41,40 @@ class TestFigures:
 
     test: Estimate
     seed_test: Estimate
+    readable_test: Estimate
     paired: PairedComparison
+    max_of_five: Estimate | None
+    """The paper's protocol, optimistic; None where it was not asked for."""
+    scores: Mapping[str, PromptScore]
+    """Every prompt that was scored on test, with its answers."""
 
 
-def select(pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) -> Selection:
+def select(
+    pool: CandidatePool,
+    task: Task,
+    scorer: Scorer,
+    config: TuneConfig,
+    is_readable: Callable[[str], bool],
+) -> Selection:
     """Score the finalists again on the whole validation split and take the best.
 
     The seed prompt is one of them, so the result is never worse than it on validation; where
     scores are equal it stays, and between others the larger softmax difference decides. Then
     demonstrations are tried with the best one, where they are asked for; they must be better.
+    Both are races: most are seen on a part of the split only. With a budget, as many are compared
+    as it pays for.
 
     Args:
         pool: What was seen.
         task: Gives the validation split and the seed prompt.
         scorer: Scores on it.
         config: How many of the leaderboard are scored again, and which demonstrations are tried.
+        is_readable: Whether a person would ship a prompt.
     """
     validated = pool.validated
-    finalists = [task.seed_prompt, *pool.leaderboard(config.selection.num_finalists)]
-    pool.validate(finalists, scorer, task.validation)
+    judges = _Finals(pool, task, scorer, config)
+    pool.validate([task.seed_prompt], scorer, task.validation)
+    judges.compare(pool.leaderboard(judges.room(config.selection.num_finalists)))
 
     def rank(prompt: str) -> tuple[float, bool, float, str]:
         score = validated[prompt]
@@ -62,36 +86,90 @@ def select(pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) 
         )
 
     best = instruction = min(validated, key=rank)
-    drawn = list(draw_demonstrations(instruction, task, config))
-    pool.validate(drawn, scorer, task.validation)
+    readable = min(filter(is_readable, [*validated, task.seed_prompt]), key=rank, default=best)
+    drawn = judges.compare(
+        islice(
+            draw_demonstrations(instruction, task, config),
+            judges.room(config.selection.demonstration_sets, last=True),
+        )
+    )
     for prompt in drawn:
         if validated[prompt].score > validated[best].score:
             best = prompt
+    if best != instruction and readable == instruction:
+        readable = best  # an instruction with examples is as readable as the instruction
     return Selection(
         best,
         instruction,
+        readable,
         estimate_of(task, task.validation, validated[best], seed=config.seed),
         estimate_of(task, task.validation, validated[task.seed_prompt], seed=config.seed),
         len(validated),
     )
 
 
-def read_test(task: Task, scorer: Scorer, prompt: str, *, seed: int) -> TestFigures:
+class _Finals:
+    """Compares prompts on the validation split, with as many as the budget pays for."""
+
+    def __init__(self, pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) -> None:
+        self._pool, self._task, self._scorer, self._config = pool, task, scorer, config
+        self._order = validation_order(task, config)
+        self._budget = Budget(config, len(task.validation))
+
+    def room(self, wanted: int, *, last: bool = False) -> int:
+        """How many prompts to compare: all that can be paid for in what comes last."""
+        if not self._budget.limited:
+            return wanted
+        selection = self._config.selection
+        last = last or not selection.num_demonstrations
+        left = self._budget.left(self._scorer.ledger)
+        most = most_racers(left, len(self._order), selection.rounds)
+        return most if last else min(wanted, most)
+
+    def compare(self, prompts: Iterable[str]) -> list[str]:
+        """Race them; those that reached the last look are validated, and returned."""
+        new = [p for p in dict.fromkeys(prompts) if p not in self._pool.validated]
+        left = race(new, self._order, self._config.selection.rounds, self._score)
+        self._pool.validate(left, self._scorer, self._task.validation)
+        return left
+
+    def _score(self, prompts: Sequence[str], examples: Sequence[Example]) -> list[PromptScore]:
+        return self._scorer.score_all(prompts, examples, Purpose.VALIDATION) if prompts else []
+
+
+def read_test(
+    task: Task, scorer: Scorer, selection: Selection, pool: CandidatePool, config: TuneConfig
+) -> TestFigures:
     """Score seed prompt and chosen prompt on the test split: the one place that reads it.
 
     Args:
         task: Gives the test split.
         scorer: Scores on it.
-        prompt: The chosen prompt; selection is over.
-        seed: Of the bootstrap.
+        selection: It is over.
+        pool: Gives the five prompts of the paper's protocol, where it is asked for.
+        config: Whether it is; and the seed of the bootstrap.
     """
-    prompts = list(dict.fromkeys([task.seed_prompt, prompt]))
-    scores = scorer.score_all(prompts, task.test, Purpose.TEST)
-    seed_score, score = scores[0], scores[-1]
+    five = pool.leaderboard(PAPER_FINALISTS) if config.selection.paper_protocol else []
+    prompts = list(dict.fromkeys([task.seed_prompt, selection.prompt, selection.readable, *five]))
+    found = dict(zip(prompts, scorer.score_all(prompts, task.test, Purpose.TEST), strict=True))
+
+    def figure(prompt: str) -> Estimate:
+        return estimate_of(task, task.test, found[prompt], seed=config.seed)
+
+    highest = max(five or [task.seed_prompt], key=lambda prompt: found[prompt].score)
     return TestFigures(
-        test=estimate_of(task, task.test, score, seed=seed),
-        seed_test=estimate_of(task, task.test, seed_score, seed=seed),
-        paired=paired(task.metric, task.test, seed_score, score, seed=seed),
+        test=figure(selection.prompt),
+        seed_test=figure(task.seed_prompt),
+        readable_test=figure(selection.readable),
+        paired=paired(
+            task.metric,
+            task.test,
+            found[task.seed_prompt],
+            found[selection.prompt],
+            seed=config.seed,
+        ),
+        max_of_five=figure(highest) if config.selection.paper_protocol else None,
+        scores=found,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,18 +12,20 @@ from stableprompt.models.adapters import Role
 from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.runs.checkpoints import Checkpoint, load_last_checkpoint, save_checkpoint
-from stableprompt.runs.folder import BEST_PROMPT, PAIRS, PROMPTS, RESULT, STEPS, RunFolder
+from stableprompt.runs.folder import BEST_PROMPT, PAIRS, PROMPTS, RESULT, STEPS, TEST, RunFolder
 from stableprompt.scoring.ledger import Ledger
-from stableprompt.scoring.scorer import Scorer
+from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.task import Task
-from stableprompt.tuning.anchor import AnchorJudge, Judgement, apply, is_due
+from stableprompt.tuning.anchor import AnchorDecision, AnchorJudge, Judgement, apply, is_due
+from stableprompt.tuning.budget import Budget
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.monitor import Action, Finding, Monitor
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, StepRecord, TuneResult
 from stableprompt.tuning.selection import read_test, select
-from stableprompt.tuning.update import UpdateStats, ppo_update
+from stableprompt.tuning.update import UpdateStats, learn
 
 
 class Tuner:
@@ -54,6 +56,9 @@ class Tuner:
         agent = trainable.agent
         self._collector = Collector(agent, scorer, guards, task, config)
         self._judge = AnchorJudge(agent, scorer, guards, task, config)
+        self._guards = guards
+        self._budget = Budget(config, len(task.validation))
+        self._monitor = Monitor(config.monitor)
         self._pool = CandidatePool()
         self._decisions: Counter[str] = Counter()
         self._setting: dict[str, Any] = {}
@@ -69,11 +74,14 @@ class Tuner:
         first_step = self._restore()
         self._observer.on_start(first_step, config.steps)
         for step in range(first_step, config.steps):
+            if not self._budget.affords_step(step, self._scorer.ledger):
+                break
             started = time.perf_counter()
             if config.anchor.kind == "previous":
                 agent.copy(Role.POLICY, Role.ANCHOR)
-            rollout, candidates = self._collector.collect(step)  # 1. write prompts, score them
+            rollout, candidates = self._collector.collect(step, self._pool)  # 1. write and score
             stats = self._update(step, rollout)  # 2. PPO with KL to the anchor
+            finding = self._watch(candidates, stats)  # is the run healthy? if not, answer
             self._pool.add(candidates)  # 3. remember what was seen
             judgement: Judgement | None = None
             judged: list[Candidate] = []
@@ -81,7 +89,7 @@ class Tuner:
                 judgement, judged = self._judge.judge(step, self._collector, self._pool)
                 apply(judgement.decision, agent, self._trainable.optimizer)
                 self._decisions[judgement.decision] += 1
-            record = self._record(step, candidates, stats, judgement, started)
+            record = self._record(step, candidates, stats, finding, judgement, started)
             self._write_down(record, [*candidates, *judged])  # 5. safe to kill here
             self._observer.on_step(record)
         return self._finish(setting)
@@ -89,21 +97,24 @@ class Tuner:
     def _update(self, step: int, rollout: Rollout | None) -> UpdateStats | None:
         if rollout is None:
             return None
-        trainable = self._trainable
-        return ppo_update(
-            trainable.prepared,
-            trainable.optimizer,
-            trainable.accelerator,
-            rollout,
-            self._config.ppo,
-            seed=derive_seed(self._config.seed, step, "minibatches"),
-        )
+        config = self._monitor.settings(self._config.ppo)
+        if self._config.anchor.kind == "none":
+            config = config.model_copy(update={"kl_coef": 0.0})
+        seed = derive_seed(self._config.seed, step, "minibatches")
+        return learn(self._trainable, rollout, config, seed=seed)
+
+    def _watch(self, candidates: Sequence[Candidate], stats: UpdateStats | None) -> Finding:
+        finding = self._monitor.watch(candidates, stats)
+        if Action.ROLL_BACK in finding.actions:
+            apply(AnchorDecision.ROLL_BACK, self._trainable.agent, self._trainable.optimizer)
+        return finding
 
     def _record(
         self,
         step: int,
         candidates: Sequence[Candidate],
         stats: UpdateStats | None,
+        finding: Finding,
         judgement: Judgement | None,
         started: float,
     ) -> StepRecord:
@@ -117,6 +128,7 @@ class Tuner:
             mean_score=sum(scores) / len(scores) if scores else None,
             faults=dict(Counter(c.fault for c in candidates if c.fault is not None)),
             update=asdict(stats) if stats else None,
+            monitor=asdict(finding),
             anchor=asdict(judgement) if judgement else None,
             best_prompt=leaders[0] if leaders else None,
             target_calls=self._scorer.ledger.total_calls,
@@ -131,6 +143,7 @@ class Tuner:
             "pool": self._pool.to_dict(),
             "ledger": self._scorer.ledger.to_dict(),
             "decisions": dict(self._decisions),
+            "monitor": self._monitor.to_dict(),
             "lengths": self._folder.lengths(),
             "setting": self._setting,
         }
@@ -150,6 +163,7 @@ class Tuner:
         self._pool = CandidatePool.from_dict(checkpoint.state["pool"])
         self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
         self._decisions = Counter(checkpoint.state["decisions"])
+        self._monitor.restore(checkpoint.state["monitor"])
         lengths = {PAIRS: 0, **checkpoint.state["lengths"]}
         if checkpoint.state.get("setting") != self._setting:
             # On another machine the target's figures may differ: old and new must not be mixed.
@@ -162,9 +176,10 @@ class Tuner:
         """Select on validation, then read the test split, then write the result."""
         task, config, pool = self._task, self._config, self._pool
         self._observer.on_phase("choosing the prompt on validation")
-        selection = select(pool, task, self._scorer, config)
+        selection = select(pool, task, self._scorer, config, self._guards.is_readable)
         self._observer.on_phase("reading the test split, once")
-        figures = read_test(task, self._scorer, selection.prompt, seed=config.seed)
+        figures = read_test(task, self._scorer, selection, pool, config)
+        [readability] = self._guards.read([selection.instruction])
         result = TuneResult(
             prompt=selection.prompt,
             instruction=selection.instruction,
@@ -174,6 +189,11 @@ class Tuner:
             test=figures.test,
             seed_test=figures.seed_test,
             paired=figures.paired,
+            readability=readability,
+            readable=self._guards.is_readable(selection.instruction),
+            readable_prompt=selection.readable,
+            readable_test=figures.readable_test,
+            max_of_five=figures.max_of_five,
             validation=selection.validation,
             seed_validation=selection.seed_validation,
             trivial_score=task.trivial_score("test"),
@@ -185,11 +205,24 @@ class Tuner:
                 "refused": dict(sorted(pool.faults.items())),
             },
             anchor_decisions=dict(sorted(self._decisions.items())),
+            alarms=dict(sorted(self._monitor.alarms.items())),
+            collapsed=self._monitor.collapsed,
             setting=setting,
             template=self._scorer.template,
             layout=task.layout,
             run_dir=self._folder.path,
         )
+        self._folder.write_json(TEST, outcomes(figures.scores))
         self._folder.write_text(BEST_PROMPT, result.prompt + "\n")
         self._folder.write_json(RESULT, result.to_dict())
         return result
+
+
+def outcomes(scores: Mapping[str, PromptScore]) -> dict[str, Any]:
+    """What every prompt that was scored on test achieved, example by example."""
+    return {
+        "prompts": [
+            {"prompt": prompt, "values": list(score.values), "predictions": score.predictions}
+            for prompt, score in scores.items()
+        ]
+    }

@@ -1,14 +1,17 @@
 """Phase 2 of a step: PPO on one rollout."""
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from stableprompt.config import PPOConfig
+from stableprompt.models.adapters import Role
 from stableprompt.models.memory import free_memory, ran_out_of_memory
+from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
 from stableprompt.ppo.advantage import estimate_advantages, group_advantages, token_rewards
 from stableprompt.ppo.loss import (
     anchor_kl,
@@ -19,6 +22,8 @@ from stableprompt.ppo.loss import (
 )
 from stableprompt.ppo.masked import masked_mean, whiten
 from stableprompt.ppo.rollout import Rollout
+
+_ATTEMPTS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,21 @@ class UpdateStats:
     clip_fraction: float
     """0-1."""
     gradient_norm: float
-    """Before it is clipped; the largest."""
+    """Before it is clipped; the largest that is a number."""
     entropy: float
     """Of the policy that sampled, nats per token."""
+    explained_variance: float | None
+    """1 - var(returns - values) / var(returns) over tokens, before the update; None without a value
+    head, or where all returns are equal."""
+    skipped_minibatches: int
+    """Whose gradient was no number; nothing was learned from them."""
+    learning_rate: float
+    kl_coef: float
+    undone: int
+    """Updates of this step that moved the policy too far and were taken back."""
+    update_kl: float | None
+    """KL(old policy || policy) after the update that stayed, k3, nats per token; None where it has
+    no limit, 0 where none stayed."""
 
 
 def advantages_of(rollout: Rollout, config: PPOConfig) -> tuple[Tensor, Tensor]:
@@ -58,35 +75,65 @@ def advantages_of(rollout: Rollout, config: PPOConfig) -> tuple[Tensor, Tensor]:
     return whiten(advantages, rollout.mask), returns
 
 
+def learn(trainable: Trainable, rollout: Rollout, config: PPOConfig, *, seed: int) -> UpdateStats:
+    """Train the policy on a rollout, within the limit that is set on how far it may move.
+
+    An update that moves it further than ``max_update_kl`` is taken back, weights and optimizer
+    state, and made again with half the learning rate. What is too far after ``_ATTEMPTS`` is left
+    out: the policy stays as it was.
+    """
+    if config.max_update_kl is None:
+        return ppo_update(trainable, rollout, config, seed=seed)
+    before = training_tensors(trainable)
+    for attempt in range(_ATTEMPTS):
+        slower = config.model_copy(update={"learning_rate": config.learning_rate / 2**attempt})
+        stats = ppo_update(trainable, rollout, slower, seed=seed)
+        now = trainable.agent.evaluate(
+            rollout.query_ids, rollout.response_ids, rollout.mask, role=Role.POLICY
+        )
+        moved = float(anchor_kl(rollout.old_logprobs, now.logprobs, rollout.mask))
+        if moved <= config.max_update_kl:  # false for what is no number, too
+            return replace(stats, undone=attempt, update_kl=moved)
+        load_training_tensors(trainable, before)
+    return replace(stats, undone=_ATTEMPTS, update_kl=0.0)
+
+
 def ppo_update(
-    agent: Any, optimizer: Any, accelerator: Any, rollout: Rollout, config: PPOConfig, *, seed: int
+    trainable: Trainable, rollout: Rollout, config: PPOConfig, *, seed: int
 ) -> UpdateStats:
     """Train the policy on a rollout (StablePrompt eq. 12).
 
     Args:
-        agent: The agent as Accelerate prepared it; called for log-probabilities and values.
-        optimizer: Over the agent's learned parameters.
-        accelerator: Runs backward and clips gradients.
+        trainable: The agent as Accelerate prepared it, and its optimizer.
         rollout: What was collected.
         config: Coefficients and sizes.
         seed: Shuffles the minibatches.
     """
+    agent, optimizer = trainable.prepared, trainable.optimizer
+    accelerator = trainable.accelerator
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate
     advantages, returns = advantages_of(rollout, config)
     records = []
+    skipped = 0
     rows_at_once = config.minibatch_size
     for chosen in _minibatches(len(rollout.rewards), config, seed):
 
-        def learn(part: Tensor, share: Tensor) -> Tensor:
+        def backward(part: Tensor, share: Tensor) -> Tensor:
             return _backward(
                 agent, accelerator, rollout, (advantages, returns), part, share, config
             )
 
-        rows_at_once, figures = _in_parts(optimizer, rollout.mask, chosen, rows_at_once, learn)
-        norm = accelerator.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
-        optimizer.step()
+        rows_at_once, figures = _in_parts(optimizer, rollout.mask, chosen, rows_at_once, backward)
+        norm = float(accelerator.clip_grad_norm_(agent.parameters(), config.max_grad_norm))
+        sound = math.isfinite(norm) and bool(figures.isfinite().all())
+        if sound:
+            optimizer.step()
+            records.append([*figures.tolist(), norm])
+        skipped += not sound
         optimizer.zero_grad()
-        records.append([*figures.tolist(), float(norm)])
-    losses, value_losses, fractions, moves, norms = zip(*records, strict=True)
+    # Where every gradient was broken there is nothing to average: the counts say it.
+    losses, value_losses, fractions, moves, norms = zip(*(records or [[0.0] * 5]), strict=True)
     return UpdateStats(
         policy_loss=sum(losses) / len(losses),
         value_loss=sum(value_losses) / len(value_losses),
@@ -95,7 +142,22 @@ def ppo_update(
         clip_fraction=sum(fractions) / len(fractions),
         gradient_norm=max(norms),
         entropy=float(masked_mean(rollout.entropies, rollout.mask)),
+        explained_variance=explained_variance(rollout, returns, config),
+        skipped_minibatches=skipped,
+        learning_rate=config.learning_rate,
+        kl_coef=config.kl_coef,
+        undone=0,
+        update_kl=None,
     )
+
+
+def explained_variance(rollout: Rollout, returns: Tensor, config: PPOConfig) -> float | None:
+    """The share of the returns' variance that the value head foresaw, at most 1."""
+    if config.advantage != "gae":
+        return None
+    wanted, known = returns[rollout.mask], rollout.old_values[rollout.mask]
+    spread = wanted.var(correction=0)
+    return float(1 - (wanted - known).var(correction=0) / spread) if spread > 0 else None
 
 
 def _backward(
@@ -135,19 +197,19 @@ def _in_parts(
     mask: Tensor,
     chosen: Tensor,
     size: int,
-    learn: Callable[[Tensor, Tensor], Tensor],
+    backward: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[int, Tensor]:
     """The gradients of a minibatch, in parts of ``size`` rows, fewer where memory runs out.
 
     Returns:
-        The size that fitted, and the sum of what ``learn`` returned.
+        The size that fitted, and the sum of what ``backward`` returned.
     """
     total = mask[chosen].sum()
     while True:
         try:
             parts = torch.split(chosen, size)
             return size, sum(
-                (learn(part, mask[part].sum() / total) for part in parts),
+                (backward(part, mask[part].sum() / total) for part in parts),
                 start=torch.zeros((), device=mask.device),
             )
         except (RuntimeError, MemoryError) as error:

@@ -1,0 +1,1 @@
+"""Studies: several methods on several tasks with several seeds, compared."""

@@ -1,0 +1,74 @@
+"""Successive halving: many prompts on a part of the examples, the better half on twice as much.
+
+Most finalists are clearly worse than the best on a quarter of the validation split; what they
+would cost on the rest pays for more finalists instead (Jamieson and Talwalkar 2016,
+arXiv 1502.07943).
+"""
+
+from collections.abc import Callable, Sequence
+
+from stableprompt.config import TuneConfig
+from stableprompt.scoring.scorer import PromptScore
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.task import Task
+from stableprompt.tuning.randomness import derive_random
+
+_FEWEST = 8  # examples of a first look
+
+
+def validation_order(task: Task, config: TuneConfig) -> list[Example]:
+    """The validation split in the order in which parts of it are looked at, one for a whole run."""
+    order = list(task.validation)
+    derive_random(config.seed, "validation-order").shuffle(order)
+    return order
+
+
+Score = Callable[[Sequence[str], Sequence[Example]], Sequence[PromptScore]]
+
+
+def look_sizes(num_examples: int, rounds: int) -> list[int]:
+    """How many examples each look takes: twice as many each time, all of them at last.
+
+    Looks at fewer than eight are left out.
+
+    >>> look_sizes(32, 3), look_sizes(20, 3), look_sizes(5, 3)
+    ([8, 16, 32], [10, 20], [5])
+    """
+    sizes = [num_examples >> left for left in reversed(range(rounds))]
+    return [size for size in sizes if size >= min(_FEWEST, num_examples)]
+
+
+def race(
+    prompts: Sequence[str], examples: Sequence[Example], rounds: int, score: Score
+) -> list[str]:
+    """The prompts that are left for the last look, at all examples; they are not scored there yet.
+
+    Args:
+        prompts: All different.
+        examples: In the order in which they are looked at.
+        rounds: Looks; with one, all prompts are left.
+        score: Scores prompts on examples.
+    """
+    left = list(prompts)
+    for size in look_sizes(len(examples), rounds)[:-1]:
+        scores = dict(zip(left, score(left, examples[:size]), strict=True))
+        left.sort(key=lambda p: (-scores[p].score, -(scores[p].softmax_difference or 0.0), p))
+        left = left[: (len(left) + 1) // 2]
+    return left
+
+
+def race_cost(num_prompts: int, num_examples: int, rounds: int) -> int:
+    """Pairs of prompt and example that a race asks at most, the last look included."""
+    cost, before = 0, 0
+    for size in look_sizes(num_examples, rounds):
+        cost += num_prompts * (size - before)
+        before, num_prompts = size, (num_prompts + 1) // 2
+    return cost
+
+
+def most_racers(calls: int, num_examples: int, rounds: int) -> int:
+    """How many prompts can race for so many calls."""
+    count = 0
+    while race_cost(count + 1, num_examples, rounds) <= calls:
+        count += 1
+    return count
