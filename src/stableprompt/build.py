@@ -1,31 +1,25 @@
 """From task and configuration to objects: the one place where they meet."""
 
 import platform
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import replace
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig
-
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
-from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
-from stableprompt.models.embedded import EMBEDDED_NAME
 from stableprompt.models.hardware import options_of, pick_hardware
-from stableprompt.models.loading import LoadedModel, load_model, resolve_name
 from stableprompt.models.targets.interface import TargetLLM
-from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.training import prepare_training
 from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
+from stableprompt.speakers import bundled_writer as bundled_writer
+from stableprompt.speakers import load_models, load_target
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
 from stableprompt.tasks.metrics.registry import JUDGE, require_available
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
@@ -35,7 +29,6 @@ from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.guards import Guards
-from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, Silence, TuneResult
 from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
 from stableprompt.tuning.selection import estimate_of
@@ -116,11 +109,39 @@ def resume(
     observer.on_phase("loading models")
     agent, target = load_models(config)
     fitting = _without_long_texts(task, target, config, observer)
-    return _run(fitting, config, agent, target, folder, observer)
+    return _run(fitting, config, (agent, target), folder, observer)
 
 
-def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) -> TuneResult:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is made of."""
+
+    task: Task
+    """Without texts that do not fit the target."""
+    agent: AgentLLM
+    scorer: Scorer
+
+
+Search = Callable[[Parts], Sequence[str]]
+"""Another way to find prompts than the loop."""
+
+
+def start_run(
+    task: Task,
+    config: TuneConfig,
+    path: Path,
+    observer: Observer,
+    *,
+    search: Search | None = None,
+) -> TuneResult:
     """Run a checked configuration in a new folder.
+
+    Args:
+        task: What is tuned for.
+        config: Every setting.
+        path: Where the run is written down.
+        observer: Told how it goes.
+        search: Finds prompts before the loop; they compete in the selection.
 
     Raises:
         DataError: the training split is too small for a step.
@@ -137,22 +158,25 @@ def start_run(task: Task, config: TuneConfig, path: Path, observer: Observer) ->
     folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
     folder.write_json(TASK, task_to_dict(task))
     folder.write_json(CONFIG, config.model_dump(mode="json"))
-    return _run(fitting, config, agent, target, folder, observer)
+    return _run(fitting, config, (agent, target), folder, observer, search)
 
 
 def _run(
     task: Task,
     config: TuneConfig,
-    agent: AgentLLM,
-    target: TargetLLM,
+    models: tuple[AgentLLM, TargetLLM],
     folder: RunFolder,
     observer: Observer,
+    search: Search | None = None,
 ) -> TuneResult:
+    agent, target = models
     scorer = make_scorer(task, config, target)
     markup = [*special_tokens(agent.tokenizer), *target.markup()]
     guards = Guards(config.guards, agent, task, markup)
     trainable = prepare_training(agent, config.ppo.learning_rate)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
+    if search is not None:
+        tuner.consider(search(Parts(task, agent, scorer)))
     return tuner.run(_setting(task, config, agent, target))
 
 
@@ -185,65 +209,6 @@ def _without_long_texts(
     for note in fitting.notes[len(task.notes) :]:
         observer.on_note(note)
     return fitting
-
-
-def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:
-    """Agent and target; one copy of the weights where they are the same checkpoint, held alike.
-
-    Raises:
-        ConfigError: this machine cannot do what the settings ask for; nothing was loaded.
-        ModelError: a model cannot be loaded.
-    """
-    for_agent, for_target = options_of(config), options_of(config, config.target)
-    alike = pick_hardware(**for_agent) == pick_hardware(**for_target)
-    loaded = load_model(config.agent.model, **for_agent)
-    lora, adapter = _starting_adapter(config)
-    adapted = AdaptedModel(loaded.model, lora, seed=derive_seed(config.seed, "lora"))
-    if adapter is not None:
-        adapted.load_adapter(adapter)
-    agent = AgentLLM(loaded, adapted, temperature=config.agent.temperature)
-    if alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
-        return agent, _speaking_target(loaded, config, agent.as_base)
-    return agent, load_target(config)
-
-
-def load_target(config: TuneConfig, model: str | None = None) -> LocalTarget:
-    """The target with weights of its own; or another model in its role, spoken to as a chat."""
-    chat = model is not None or config.target.format == "chat"
-    options = options_of(config, config.target)
-    loaded = load_model(model or config.target.model, chat=chat, **options)
-    return LocalTarget(loaded, max_batch_tokens=config.target.max_batch_tokens, plain=not chat)
-
-
-def _speaking_target(
-    loaded: LoadedModel, config: TuneConfig, speaking: Callable[[], AbstractContextManager[None]]
-) -> LocalTarget:
-    return LocalTarget(
-        loaded,
-        speaking=speaking,
-        max_batch_tokens=config.target.max_batch_tokens,
-        plain=config.target.format == "plain",
-    )
-
-
-def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:
-    """The LoRA configuration and, where the policy does not start fresh, its weights."""
-    chosen = config.agent.adapter
-    if chosen == "auto":
-        chosen = str(bundled_writer()) if config.agent.model == EMBEDDED_NAME else "none"
-    if chosen == "none":
-        fresh = LoraConfig(
-            r=config.agent.lora_rank,
-            lora_alpha=config.agent.lora_alpha,
-            target_modules="all-linear",
-        )
-        return fresh, None
-    return read_lora_config(Path(chosen)), Path(chosen)
-
-
-def bundled_writer() -> Path:
-    """The warm-started writer for the embedded model, shipped with the package."""
-    return Path(str(resources.files("stableprompt.models") / "writers" / EMBEDDED_NAME))
 
 
 def evaluate(

@@ -4,7 +4,6 @@ The command line, the settings file (TOML or YAML) and ``config.json`` in the ru
 this model. Unknown keys are errors. Values never change after construction.
 """
 
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -108,7 +107,7 @@ class RewardConfig(Section):
     """c_a; the weight of the score, whichever the metric."""
     softmax_weight: float = Field(0.5, ge=0)
     """c_s; generated answers have no softmax difference."""
-    examples_per_step: int = Field(16, ge=1)
+    examples_per_step: int = Field(8, ge=1)
     """Training examples that all prompts of a step are scored on; drawn afresh every step."""
     fault_reward: float = -0.5
     """Reward of a rejected prompt, which is not sent to the target."""
@@ -119,20 +118,20 @@ class PPOConfig(Section):
 
     learning: bool = True
     """False leaves the policy as it is: best-of-N."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
     """AdamW's."""
-    prompts_per_step: int = Field(8, ge=2)
+    prompts_per_step: int = Field(16, ge=2)
     """P: prompts written for one query and scored on the same examples."""
     ppo_epochs: int = Field(2, ge=1)
     """Passes over a rollout."""
-    replay: int = Field(0, ge=0)
+    replay: int = Field(8, ge=0)
     """So many of the best prompts so far are learned from again in every step, beside the new ones:
     their reward is the seed prompt's on the step's examples plus the gain they are trusted with.
     Costs no target call."""
-    max_update_kl: float | None = Field(None, gt=0)
+    max_update_kl: float | None = Field(0.3, gt=0)
     """An update that moves the policy further than this (KL from the policy before it, nats per
     token) is undone and made again with half the learning rate; null accepts every update."""
-    minibatch_size: int = Field(8, ge=1)
+    minibatch_size: int = Field(32, ge=1)
     """Prompts of one optimizer step."""
     advantage: Literal["group", "gae"] = "group"
     """group: relative to the step's mean, no value head; gae: value head, whitened (paper)."""
@@ -167,9 +166,11 @@ class AnchorConfig(Section):
     certainty: float = Field(1.0, ge=0)
     """So many standard errors must lie between the lead and its threshold; 0: none, as in the
     paper."""
-    rounds: int = Field(3, ge=1)
-    """Looks at the validation split: at a part of it first, twice as much each time; a lead that is
-    certain early costs no more. 1: all of it at once, as in the paper."""
+    max_examples: int | None = Field(16, ge=1)
+    """Validation examples of one decision, at most; null takes the whole split, as in the paper."""
+    rounds: int = Field(2, ge=1)
+    """Looks at them: at a part first, twice as much each time; a lead that is certain early costs
+    no more. 1: all of them at once, as in the paper."""
 
 
 class MonitorConfig(Section):
@@ -228,6 +229,8 @@ class SelectionConfig(Section):
     0 leaves it as it is."""
     demonstration_sets: int = Field(8, ge=1)
     """So many random sets of demonstrations are tried on validation."""
+    learning_curve: bool = False
+    """When the result stands, also score on validation what led after each step: ``curve.json``."""
     paper_protocol: bool = False
     """Also score the five prompts with the largest gain on test and report the highest of them, as
     the paper does. For comparisons with printed figures: it is optimistic, and chooses nothing."""
@@ -332,35 +335,3 @@ def _explain(error: ValidationError) -> str:
     if not where:
         return what
     return f"setting {where!r}: {what}, found {problem['input']!r}"
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Settings from a TOML or YAML file.
-
-    Raises:
-        ConfigError: it is missing, neither TOML nor YAML, or not a table of settings.
-    """
-    import tomllib
-
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"settings file {path} cannot be read ({error}); check the path"
-        ) from error
-    if path.suffix not in {".toml", ".yaml", ".yml"}:
-        raise ConfigError(f"settings file {path} must end in .toml, .yaml or .yml")
-    try:
-        settings: Any = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:  # yaml reads dates, and 2024-13-45 is none
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"settings file {path} does not parse: {reason}") from error
-    if settings is None:  # an empty YAML file
-        return {}
-    if not isinstance(settings, dict):
-        raise ConfigError(
-            f"settings file {path} must hold named settings, found {type(settings).__name__}"
-        )
-    return settings

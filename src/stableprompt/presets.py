@@ -58,6 +58,7 @@ _PAPER_TRAINING: dict[str, Any] = {
         "update_threshold": 0.05,
         "rollback_threshold": 0.1,
         "certainty": 0.0,
+        "max_examples": None,
         "rounds": 1,
     },
     "monitor": {"act": False},

@@ -54,7 +54,7 @@ def test_the_style_of_the_user_is_left_alone_and_does_not_matter() -> None:
     import matplotlib
 
     before = curves()
-    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.hashsalt": "mine"}):
+    with matplotlib.rc_context({"axes.linewidth": 9, "font.size": 30, "svg.hashsalt": "mine"}):
         assert curves() == before
         assert matplotlib.rcParams["font.size"] == 30
 

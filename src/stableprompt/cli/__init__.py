@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from stableprompt.cli import doctor, evaluate, tasks, tune
+from stableprompt.cli import compare, doctor, evaluate, tasks, tune
 from stableprompt.cli.absent import Command, Group
 from stableprompt.version import __version__
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("tune", cls=Command)(tune.command)
 app.command("evaluate", cls=Command)(evaluate.command)
+app.command("compare", cls=compare.ListCommand)(compare.command)
 app.command("tasks", cls=Command)(tasks.command)
 app.command("doctor", cls=Command)(doctor.command)
 

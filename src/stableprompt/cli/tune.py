@@ -103,7 +103,8 @@ def _start(
 ) -> None:
     # These load numpy and pydantic, which --help does without.
     from stableprompt.cli.data import load_task
-    from stableprompt.config import make_config, read_settings
+    from stableprompt.cli.settings_file import read_settings
+    from stableprompt.config import make_config
     from stableprompt.tuning.checks import require_enough_examples
 
     file_settings = read_settings(config) if config else {}

@@ -272,7 +272,8 @@ class AgentLLM(nn.Module):
         contexts, spoken = [], []
         for text in texts:
             ids = encode_chat(self.tokenizer, [{"role": "user", "content": text}])
-            start = max(1, common_length(opening, ids))
+            # One token at least: of an empty text the last of the template.
+            start = max(1, min(common_length(opening, ids), len(ids) - 1))
             stop = max(start + 1, len(ids) - common_length(opening[::-1], ids[::-1]))
             contexts.append(ids[:start])
             spoken.append([ids[start:stop]])

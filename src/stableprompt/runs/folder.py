@@ -7,6 +7,7 @@ prompts.jsonl      one line a prompt, with its reward parts
 pairs.jsonl        what the target said of each pair of prompt and example, so that it is asked once
 checkpoints/       the last few states of the run
 test.json          what the prompts that were scored on test achieved, example by example
+curve.json         how good the leader was after each step, where that was asked for
 best_prompt.txt    the result, plain
 result.json        the result, with figures
 """
@@ -23,7 +24,7 @@ from stableprompt.errors import RunError
 CONFIG, TASK, RESULT = "config.json", "task.json", "result.json"
 STEPS, PROMPTS, PAIRS = "steps.jsonl", "prompts.jsonl", "pairs.jsonl"
 BEST_PROMPT = "best_prompt.txt"
-TEST = "test.json"
+TEST, CURVE = "test.json", "curve.json"
 CHECKPOINTS = "checkpoints"
 
 

@@ -15,6 +15,8 @@ class Purpose(StrEnum):
     """Anchor decisions and the choice of the final prompt."""
     TEST = "test"
     """The final figures, once."""
+    CURVE = "curve"
+    """A learning curve, drawn when the result stands."""
 
 
 @dataclass(slots=True)
@@ -65,4 +67,8 @@ class Ledger:
     @classmethod
     def from_dict(cls, totals: Mapping[str, Any]) -> "Ledger":
         """Take back what ``to_dict`` gave."""
-        return cls(**totals)
+        found = cls(**totals)
+        for purpose in Purpose:  # a checkpoint of an earlier version may not know all
+            found.target_calls.setdefault(purpose, 0)
+            found.target_tokens.setdefault(purpose, 0)
+        return found

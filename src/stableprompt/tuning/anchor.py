@@ -152,7 +152,7 @@ class AnchorJudge:
         self._guards = guards
         self._config = config
         # One order for the whole run: a part that was looked at before is known already.
-        self._order = validation_order(task, config)
+        self._order = validation_order(task, config)[: config.anchor.max_examples]
         self._task = task
 
     def judge(
@@ -186,7 +186,9 @@ class AnchorJudge:
             for found in side
         ]
         pool.add(candidates)
-        if len(examples) == len(self._order):  # known by now: these compete in the selection
+        if len(examples) == len(
+            self._task.validation
+        ):  # known by now: these compete in the selection
             pool.validate(texts, self._scorer, self._task.validation)
         return judgement, candidates
 
@@ -211,7 +213,7 @@ class AnchorJudge:
         return policy, anchor
 
     def _looks(self) -> list[list[Example]]:
-        """Growing parts of the validation split, the last of them all of it."""
+        """Growing parts of the examples that a decision may take, the last of them all."""
         sizes = look_sizes(len(self._order), self._config.anchor.rounds)
         return [self._order[:size] for size in sizes]
 

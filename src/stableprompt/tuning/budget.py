@@ -49,7 +49,8 @@ class Budget:
         config = self.config
         cost = (config.ppo.prompts_per_step + 1) * config.reward.examples_per_step
         if is_due(step, config):
-            cost += 2 * config.anchor.prompts_per_decision * self.num_validation
+            most = min(self.num_validation, config.anchor.max_examples or self.num_validation)
+            cost += 2 * config.anchor.prompts_per_decision * most
         return cost
 
     def _selection(self) -> int:
@@ -62,8 +63,8 @@ class Budget:
 
 
 def spent(ledger: Ledger) -> int:
-    """Target calls that count towards a budget: all but those on test."""
-    return ledger.total_calls - ledger.target_calls[Purpose.TEST]
+    """Target calls that count towards a budget: those that a choice depends on."""
+    return ledger.target_calls[Purpose.TRAINING] + ledger.target_calls[Purpose.VALIDATION]
 
 
 def require_enough_budget(task: Task, config: TuneConfig) -> None:

@@ -12,19 +12,28 @@ from stableprompt.models.adapters import Role
 from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.runs.checkpoints import Checkpoint, load_last_checkpoint, save_checkpoint
-from stableprompt.runs.folder import BEST_PROMPT, PAIRS, PROMPTS, RESULT, STEPS, TEST, RunFolder
-from stableprompt.scoring.ledger import Ledger
+from stableprompt.runs.folder import (
+    BEST_PROMPT,
+    CURVE,
+    PAIRS,
+    PROMPTS,
+    RESULT,
+    STEPS,
+    TEST,
+    RunFolder,
+)
+from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.anchor import AnchorDecision, AnchorJudge, Judgement, apply, is_due
-from stableprompt.tuning.budget import Budget
+from stableprompt.tuning.budget import Budget, spent
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.monitor import Action, Finding, Monitor
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, StepRecord, TuneResult
-from stableprompt.tuning.selection import read_test, select
+from stableprompt.tuning.selection import Selection, read_test, select
 from stableprompt.tuning.update import UpdateStats, learn
 
 
@@ -93,6 +102,10 @@ class Tuner:
             self._write_down(record, [*candidates, *judged])  # 5. safe to kill here
             self._observer.on_step(record)
         return self._finish(setting)
+
+    def consider(self, prompts: Sequence[str]) -> None:
+        """Let prompts that were found elsewhere compete in the selection."""
+        self._pool.validate(prompts, self._scorer, self._task.validation)
 
     def _update(self, step: int, rollout: Rollout | None) -> UpdateStats | None:
         if rollout is None:
@@ -213,9 +226,26 @@ class Tuner:
             run_dir=self._folder.path,
         )
         self._folder.write_json(TEST, outcomes(figures.scores))
+        if config.selection.learning_curve:
+            self._folder.write_json(CURVE, {"points": self._curve(selection)})
         self._folder.write_text(BEST_PROMPT, result.prompt + "\n")
         self._folder.write_json(RESULT, result.to_dict())
         return result
+
+    def _curve(self, selection: Selection) -> list[list[float]]:
+        """Target calls and validation score of what led: at the start, after steps, at the end.
+
+        What leads more than once is scored once; the seed prompt leads at first.
+        """
+        task, ledger = self._task, self._scorer.ledger
+        end = [spent(ledger), selection.validation.score]
+        leaders = {0: task.seed_prompt}
+        for step in self._folder.read_lines(STEPS):
+            leaders[step["target_calls"]] = step["best_prompt"] or task.seed_prompt
+        texts = list(dict.fromkeys(leaders.values()))
+        found = self._scorer.score_all(texts, task.validation, Purpose.CURVE)
+        scores = dict(zip(texts, found, strict=True))
+        return [*([calls, scores[p].score] for calls, p in leaders.items()), end]
 
 
 def outcomes(scores: Mapping[str, PromptScore]) -> dict[str, Any]:

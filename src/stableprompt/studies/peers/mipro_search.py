@@ -9,8 +9,8 @@ Changed from the defaults of ``dspy.MIPROv2``:
 * ``seed``: the problem's.
 * ``auto``: off, so that the budget decides. ``num_candidates`` is the largest of dspy's own three
   (light 6, medium 12, heavy 18) whose recommended number of trials the budget pays for, or the
-  smallest; ``num_trials`` is what the budget pays for at most. As with ``auto``, minibatches are
-  used where there are more than 50 validation examples.
+  smallest; ``num_trials`` is what the budget pays for at most. It also ends after 50 evaluations
+  without a new call. As with ``auto``, there are minibatches from 51 validation examples on.
 * ``num_threads``: 1, so that a search can be repeated; ``max_errors``: 1.
 * a proposal without dspy's field markers is taken as it is: it would end the search, and a small
   agent hardly ever writes them.
@@ -27,14 +27,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from stableprompt.studies.peers.problem import Problem, require, within_budget
+from stableprompt.studies.peers.problem import (
+    BudgetSpent,
+    Problem,
+    Standstill,
+    require,
+    within_budget,
+)
 from stableprompt.tasks.example import Example
 from stableprompt.tuning.demonstrations import with_demonstrations
 
 SIZES = (6, 12, 18)
 """Candidates of dspy's settings light, medium and heavy."""
-MINIBATCH = 35
-FULL_EVALUATION_STEPS = 5
+DEMONSTRATIONS, MINIBATCH, FULL_EVALUATION_STEPS, FULL_UP_TO = 4, 35, 5, 50
+"""Defaults of dspy; a set of demonstrations costs as many calls as it has, or more."""
+IDLE_EVALUATIONS = 50
 
 
 def optimise(problem: Problem) -> str:
@@ -74,19 +81,24 @@ def optimise(problem: Problem) -> str:
             trainset=[_row(dspy, problem, example) for example in problem.demonstrable],
             valset=[_row(dspy, problem, example) for example in task.validation],
             num_trials=trials,
-            minibatch=len(task.validation) > 50,
+            minibatch=len(task.validation) > FULL_UP_TO,
         )
     return problem.best
 
 
 def plan(calls: int, validation: int) -> tuple[int, int]:
     """How many candidates of each sort, and how many trials at most."""
-    full = validation <= 50
-    cost = validation if full else MINIBATCH + validation / FULL_EVALUATION_STEPS
-    paid = (calls - validation) / cost
-    sizes = [size for size in SIZES if max(4 * math.log2(size), 1.5 * size) <= paid]
+    full = validation <= FULL_UP_TO
+    trial = validation if full else MINIBATCH + validation / FULL_EVALUATION_STEPS
+    fitting = [
+        size
+        for size in SIZES
+        # dspy's recommendation for one predictor, with instruction and demonstrations to choose.
+        if validation + DEMONSTRATIONS * size + trial * max(4 * math.log2(size), 1.5 * size)
+        <= calls
+    ]
     # A trial that repeats pairs costs less, so that there may be more of them.
-    return max(sizes, default=SIZES[0]), max(1, calls // (validation if full else MINIBATCH))
+    return max(fitting, default=SIZES[0]), max(1, calls // (validation if full else MINIBATCH))
 
 
 @contextlib.contextmanager
@@ -170,11 +182,14 @@ def _batches(dspy: Any, problem: Problem, adapter: Any) -> Any:
     """Scores in one batch what dspy is about to ask one by one."""
     task = problem.task
     examples = {example.text: example for example in task.validation}
+    is_over = Standstill(problem, IDLE_EVALUATIONS)
 
     class Batches(require("dspy.utils.callback").BaseCallback):  # type: ignore[misc]
         def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
             program = inputs["program"]
             prompt = adapter.prompt(program.signature, program.demos)
             problem.score(prompt, [examples[row["input"]] for row in inputs["devset"]])
+            if is_over():
+                raise BudgetSpent
 
     return Batches()

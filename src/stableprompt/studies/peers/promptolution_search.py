@@ -6,9 +6,10 @@ leads after a step is scored on the whole validation split.
 Changed from the defaults of ``promptolution.optimizers.CAPO``:
 
 * ``initial_prompts``: the seed prompt and 9 variations of it by the package's
-  ``create_prompt_variation``. By default 10 (as many) are written from a task description, as one
-  JSON list; where that fails, as it does with a small agent, they are about ``<final_answer>`` tags.
+  ``create_prompt_variation``. By default as many are written from a task description, as one JSON
+  list; where that fails, as it does with a small agent, they are about ``<final_answer>`` tags.
 * ``df_few_shots``: the training examples, where the default takes a tenth of those to race on.
+* ``upper_shots``: 5 as by default, but no more than there are training examples.
 * ``create_fs_reasoning``: off. Our target answers by the likelihood of the labels and reasons
   nothing, so that it would only spend calls.
 * ``n_subsamples`` (of the task): at most the size of the validation split; else nothing races.
@@ -44,8 +45,7 @@ _OPENING = "\n\nInput:"
 
 def optimise(problem: Problem) -> str:
     """Search until the calls are spent; the best prompt on the validation split."""
-    for package in ("promptolution", "pandas", "scipy"):
-        require(package)
+    require("promptolution")
     seed_prompt = problem.task.seed_prompt
     with _seeded(problem.seed), within_budget():
         problem.score(seed_prompt, problem.task.validation)
@@ -57,6 +57,7 @@ def optimise(problem: Problem) -> str:
             meta_llm=llm,
             initial_prompts=[seed_prompt, *vary([seed_prompt] * (POPULATION - 1), llm)],
             df_few_shots=_table(problem, problem.demonstrable),
+            upper_shots=min(5, len(problem.demonstrable)),
             create_fs_reasoning=False,
             callbacks=[_Leader(problem)],
         )
@@ -116,16 +117,14 @@ def _parts(problem: Problem) -> tuple[Any, Any, Any]:
         def predict(
             self, prompts: list[str], xs: list[str], system_prompts: object = None
         ) -> tuple[list[float], list[str]]:
-            inputs: dict[str, list[str]] = {}
-            for prompt, x in zip(prompts, xs, strict=True):
-                inputs.setdefault(prompt, []).append(x)
-            values, answers = {}, {}
-            for prompt, own in inputs.items():
-                scored = problem.score(_sent(prompt), [examples[x] for x in own])
-                for x, value, answer in zip(own, scored.values, scored.predictions, strict=True):
-                    values[prompt, x], answers[prompt, x] = value, f"{x}\n{answer}"
             pairs = list(zip(prompts, xs, strict=True))
-            return [values[pair] for pair in pairs], [answers[pair] for pair in pairs]
+            rows = {}
+            for prompt in dict.fromkeys(prompts):
+                own = [examples[x] for other, x in pairs if other == prompt]
+                scored = problem.score(_sent(prompt), own)
+                rows[prompt] = iter(zip(scored.values, scored.predictions, strict=True))
+            found = [(x, *next(rows[prompt])) for prompt, x in pairs]
+            return [value for _, value, _ in found], [f"{x}\n{answer}" for x, _, answer in found]
 
         def _extract_preds(self, preds: list[str]) -> list[str]:
             return preds

@@ -1,0 +1,248 @@
+"""``stableprompt compare``: several methods on the same tasks at the same budget."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stableprompt.cli.absent import Command, Context
+from stableprompt.cli.data_options import (
+    ChoicesOption,
+    DataDirOption,
+    DataOptions,
+    KindOption,
+    LabelOption,
+    LimitOption,
+    MetricOption,
+    TextOption,
+)
+from stableprompt.cli.reporting import INTERRUPTED, make_console, one_line_errors
+from stableprompt.cli.settings import parse_assignments
+from stableprompt.errors import ConfigError
+from stableprompt.presets import METHODS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stableprompt.studies.cell import Arm, CellRecord
+    from stableprompt.studies.comparison import Plan
+
+PEER_NAMES = ("gepa", "miprov2", "capo")
+_LISTS = ("--methods", "--seeds")
+
+
+class ListCommand(Command):
+    """A command whose lists may be written with spaces: ``--seeds 0 1 2``."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read the command line; what follows a list, up to the next option, belongs to it."""
+        return super().parse_args(ctx, _join_lists(args))
+
+
+def _join_lists(args: Sequence[str]) -> list[str]:
+    joined: list[str] = []
+    inside = False
+    for arg in args:
+        if arg.startswith("-"):
+            inside = arg in _LISTS
+            joined.append(arg)
+        elif inside and joined[-1] not in _LISTS:
+            joined[-1] += f" {arg}"
+        else:
+            joined.append(arg)
+    return joined
+
+
+@one_line_errors
+def command(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(help="One file, hub:ID, or names of tasks (stableprompt tasks)."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Of {', '.join(METHODS)}; peers: {', '.join(PEER_NAMES)}. With settings of its "
+            "own: appo:anchor.kind=fixed,ppo.learning_rate=0.003"
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="As in --seeds 0 1 2. [default: 0]")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Target calls of each run, test aside. [default: 2000]")
+    ] = None,
+    ours: Annotated[
+        str | None,
+        typer.Option(help="The method that the others are compared with. [default: the first]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the results; a comparison in it goes on. [default: studies]"),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the processor's cores.", min=1)
+    ] = 1,
+    plan: Annotated[
+        Path | None, typer.Option(help="All of this in TOML or YAML; flags win over it.")
+    ] = None,
+    text: TextOption = None,
+    label: LabelOption = None,
+    choices: ChoicesOption = None,
+    kind: KindOption = None,
+    metric: MetricOption = None,
+    data_dir: DataDirOption = None,
+    limit: LimitOption = None,
+    seed_prompt: Annotated[str | None, typer.Option(help="The prompt to beat.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, for all methods alike."),
+    ] = None,
+) -> None:
+    """Compare methods on the same tasks, splits and number of target calls.
+
+    Example: stableprompt compare sst2 agnews --methods appo best-of-n --seeds 0 1 2 --budget 2000
+    """
+    flags = {
+        "tasks": data or None,
+        "methods": methods.replace(";", " ").split() if methods else None,
+        "seeds": seeds.replace(",", " ").split() if seeds else None,
+        "budget": budget,
+        "ours": ours,
+        "out": str(out) if out else None,
+        "limit": limit,
+    }
+    own = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
+    told = _read(plan) | {name: value for name, value in flags.items() if value is not None}
+    _run(told, own, parse_assignments(assignments or []), workers)
+
+
+def _read(plan: Path | None) -> dict[str, Any]:
+    if plan is None:
+        return {}
+    from stableprompt.cli.settings_file import read_settings
+
+    told = read_settings(plan)
+    known = {"tasks", "methods", "seeds", "budget", "ours", "out", "settings", "limit"}
+    unknown = sorted(told.keys() - known)
+    if unknown:
+        raise ConfigError(f"{plan} has {unknown[0]!r}; a plan has {', '.join(sorted(known))}")
+    return told
+
+
+def _run(
+    told: Mapping[str, Any], own: DataOptions, layers: list[dict[str, Any]], workers: int
+) -> None:
+    from stableprompt.studies.comparison import run_comparison  # loads torch
+
+    plan = _plan(told, own, layers)
+    folder = Path(told.get("out") or "studies")
+    console = make_console()
+    console.print(
+        f"{len(plan.tasks)} tasks x {len(plan.arms)} methods x {len(plan.seeds)} seeds, "
+        f"{plan.budget} target calls each; folder: {folder}"
+    )
+    started = time.perf_counter()
+
+    def tell(record: "CellRecord", done: int, total: int) -> None:
+        console.print(_line(record, done, total))
+
+    try:
+        records = run_comparison(plan, folder, workers=workers, told=tell)
+    except KeyboardInterrupt as interrupt:
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from interrupt
+    ours = str(told.get("ours") or plan.arms[0].name)
+    _write(console, plan, records, folder, ours)
+    console.print(f"{time.perf_counter() - started:.0f} s")
+
+
+def _line(record: "CellRecord", done: int, total: int) -> str:
+    return (
+        f"[{done}/{total}] {record.task} {record.arm} seed {record.seed}: test "
+        f"{record.score:.3f} (seed prompt {record.seed_score:.3f}), {record.calls} calls, "
+        f"{record.seconds:.0f} s{', collapsed' if record.collapsed else ''}"
+    )
+
+
+def _plan(told: Mapping[str, Any], own: DataOptions, layers: list[dict[str, Any]]) -> "Plan":
+    from stableprompt.cli.data import load_task
+    from stableprompt.config import make_config, merge
+    from stableprompt.studies.comparison import Plan
+
+    if not told.get("tasks"):
+        raise ConfigError("DATA is missing; give a file or names that `stableprompt tasks` lists")
+    settings = merge(dict(told.get("settings", {})), *layers)
+    split_seed = make_config(settings).split_seed
+    limit = told.get("limit")
+    given = DataOptions(
+        **{name: getattr(own, name) for name in own.__dataclass_fields__ if name != "limit"},
+        limit=[f"{k}={v}" for k, v in limit.items()] if isinstance(limit, dict) else limit,
+    )
+    tasks = tuple(load_task(name, given, seed=split_seed) for name in told["tasks"])
+    try:
+        seeds = tuple(int(seed) for seed in told.get("seeds", [0]))
+        budget = int(told.get("budget", 2000))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--seeds and --budget are whole numbers ({error}); DATA comes before them"
+        ) from error
+    arms = tuple(parse_arm(name) for name in told.get("methods", ["appo", "best-of-n"]))
+    return Plan(tasks, arms, seeds, budget, settings)
+
+
+def parse_arm(text: str) -> "Arm":
+    """A method, with settings of its own behind a colon."""
+    from stableprompt.config import merge
+    from stableprompt.studies.cell import Arm
+
+    method, _, given = text.partition(":")
+    layers = parse_assignments([part for part in given.split(",") if part])
+    return Arm(text, method, merge(*layers))
+
+
+def _write(
+    console: "Console",
+    plan: "Plan",
+    records: Sequence["CellRecord"],
+    folder: Path,
+    ours: str,
+) -> None:
+    from stableprompt.runs.folder import RunFolder
+    from stableprompt.studies.comparison import shared_setting
+    from stableprompt.studies.plots import bars_svg, curves_svg
+    from stableprompt.studies.table import content_of, markdown_of
+
+    content = content_of(
+        records,
+        ours=ours,
+        plan=plan.to_dict(),
+        setting=shared_setting(plan, folder),
+        command=_command(plan, folder, ours),
+    )
+    out = RunFolder(folder)
+    out.write_json("comparison.json", content)
+    out.write_text("comparison.md", markdown_of(content))
+    console.print()
+    for m in sorted(content["methods"], key=lambda m: -m["mean"]):
+        console.print(
+            f"{m['method']:<14} {m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]  "
+            f"{m['target_calls']:.0f} calls"
+        )
+    try:
+        curves = {arm: [(c, s) for c, s in points] for arm, points in content["curves"].items()}
+        xlabel, ylabel = "target calls", "validation score of the leader"
+        out.write_text("curves.svg", curves_svg("Learning curves", curves, xlabel, ylabel))
+        rows = [(m["method"], m["mean"], m["low"], m["high"]) for m in content["methods"]]
+        out.write_text("methods.svg", bars_svg("Methods", rows, "test score, mean over tasks"))
+    except ConfigError as error:  # without matplotlib the figures stand, the pictures do not
+        console.print(f"no pictures: {error}")
+
+
+def _command(plan: "Plan", folder: Path, ours: str) -> str:
+    tasks = " ".join(task.name for task in plan.tasks)
+    arms, seeds = " ".join(arm.name for arm in plan.arms), " ".join(map(str, plan.seeds))
+    return (
+        f"stableprompt compare {tasks} --methods {arms} --seeds {seeds} --budget {plan.budget} "
+        f"--ours {ours}"
+    )

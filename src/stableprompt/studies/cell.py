@@ -1,0 +1,111 @@
+"""One run of a comparison: a task, an arm, a seed; and what is kept of it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stableprompt.runs.folder import CURVE, RESULT, TEST, RunFolder
+
+CELL = "cell.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A method with settings of its own."""
+
+    name: str
+    """Shown in tables, such as "appo" or "appo:anchor.kind=fixed"."""
+    method: str
+    """One of METHODS, or of PEERS."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Nested, over those that all arms share."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """What a comparison needs to know of one run; ``cell.json`` in its folder."""
+
+    task: str
+    arm: str
+    seed: int
+    metric: str
+    score: float
+    """On test, of the prompt chosen on validation."""
+    values: tuple[float, ...]
+    """What each test example is worth with it."""
+    n: int
+    """Test examples."""
+    seed_score: float
+    """On test, of the seed prompt."""
+    validation: float
+    calls: int
+    """Target calls that count towards the budget."""
+    prompt: str
+    readable: bool
+    surprise: float | None
+    readable_prompt: str
+    readable_score: float
+    readable_values: tuple[float, ...]
+    max_of_five: float | None
+    """On test, the paper's protocol; None for an arm without candidates."""
+    collapsed: bool
+    alarms: dict[str, int]
+    curve: tuple[tuple[float, float], ...]
+    """Target calls, and validation score of what led by then."""
+    seconds: float
+    """Wall time; of the last attempt only, where the run was interrupted."""
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "CellRecord":
+        """Take back what ``cell.json`` holds."""
+        fixed = {
+            "values": tuple(content["values"]),
+            "readable_values": tuple(content["readable_values"]),
+            "curve": tuple((calls, score) for calls, score in content["curve"]),
+        }
+        return cls(**{**content, **fixed})
+
+
+def record_of(path: Path, task: str, arm: Arm, seed: int, seconds: float) -> CellRecord:
+    """What a finished run left behind, as one record."""
+    folder = RunFolder.open(path)
+    result, tested = folder.read_json(RESULT), folder.read_json(TEST)
+    values = {row["prompt"]: tuple(row["values"]) for row in tested["prompts"]}
+    calls = result["cost"]["target_calls"]
+    five = result["max_of_five"]
+    return CellRecord(
+        task=task,
+        arm=arm.name,
+        seed=seed,
+        metric=result["test"]["metric"],
+        score=result["test"]["score"],
+        values=values[result["prompt"]],
+        n=result["test"]["n"],
+        seed_score=result["seed_test"]["score"],
+        validation=result["validation"]["score"],
+        calls=calls["training"] + calls["validation"],
+        prompt=result["prompt"],
+        readable=result["readable"],
+        surprise=result["readability"]["surprise"],
+        readable_prompt=result["readable_prompt"],
+        readable_score=result["readable_test"]["score"],
+        readable_values=values[result["readable_prompt"]],
+        max_of_five=five["score"] if five and result["candidates"]["unique"] > 1 else None,
+        collapsed=result["collapsed"],
+        alarms=result["alarms"],
+        curve=tuple((c, s) for c, s in folder.read_json(CURVE)["points"]),
+        seconds=round(seconds, 1),
+    )
+
+
+def keep(path: Path, record: CellRecord) -> None:
+    """Write ``cell.json``: from now on the run is done."""
+    RunFolder(path).write_json(CELL, asdict(record))
+
+
+def kept(path: Path) -> CellRecord | None:
+    """The record of a run that is done."""
+    if not (path / CELL).is_file():
+        return None
+    return CellRecord.from_dict(RunFolder(path).read_json(CELL))

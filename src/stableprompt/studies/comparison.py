@@ -1,0 +1,269 @@
+"""Several methods on the same tasks at the same budget: plan, run, resume.
+
+A comparison is a folder: ``plan.json`` says what is compared, ``runs/TASK/ARM/SEED`` is a run
+folder each. What is done is not done again; what was interrupted goes on where it stopped.
+Everything but the arms' own settings is the same for all: data, splits, templates, target,
+starting adapter, seeds, selection on validation, and the number of target calls.
+"""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+from stableprompt.build import resume, start_run
+from stableprompt.config import TuneConfig, make_config, merge
+from stableprompt.errors import ConfigError, RunError
+from stableprompt.presets import METHODS
+from stableprompt.runs.folder import RESULT, RunFolder
+from stableprompt.studies.cell import Arm, CellRecord, keep, kept, record_of
+from stableprompt.studies.peers.registry import PEERS
+from stableprompt.tasks.archive import task_from_dict, task_to_dict
+from stableprompt.tasks.task import Task
+from stableprompt.tuning.budget import require_enough_budget
+from stableprompt.tuning.records import Silence
+
+PLAN: Final = "plan.json"
+MOST_STEPS: Final = 1000  # where a budget decides: of a policy that asks nothing new any more
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is compared."""
+
+    tasks: tuple[Task, ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    budget: int
+    """Target calls of each run: training, anchor decisions and selection."""
+    settings: Mapping[str, Any]
+    """Nested settings that all arms share."""
+
+    def __post_init__(self) -> None:
+        for name, given in (
+            ("task", [task.name for task in self.tasks]),
+            ("method", [arm.name for arm in self.arms]),
+            ("seed", [str(seed) for seed in self.seeds]),
+        ):
+            if not given:
+                raise ConfigError(f"a comparison needs at least one {name}, found none")
+            twice = sorted({one for one in given if given.count(one) > 1})
+            if twice:
+                raise ConfigError(f"the {name} {twice[0]!r} is given twice; give it once")
+        for task in self.tasks:
+            if task.metric.together is not None:
+                raise ConfigError(
+                    f"task {task.name!r} is scored by {task.metric.name!r}, which is no mean over "
+                    "examples: runs cannot be compared example by example; choose another --metric"
+                )
+            for arm in self.arms:
+                require_enough_budget(task, self.config(arm, self.seeds[0]))
+
+    def config(self, arm: Arm, seed: int) -> TuneConfig:
+        """The settings of one run.
+
+        Raises:
+            ConfigError: an unknown method, or a setting that does not exist or is out of range.
+        """
+        if arm.method not in METHODS and arm.method not in PEERS:
+            raise ConfigError(
+                f"method {arm.method!r} is unknown; use one of {', '.join([*METHODS, *PEERS])}"
+            )
+        # A peer writes with the frozen agent: of our settings it needs the models' alone.
+        method = arm.method if arm.method in METHODS else "best-of-n"
+        fixed: dict[str, Any] = {
+            "method": method,
+            "seed": seed,
+            "budget": self.budget,
+            "keep_checkpoints": 1,
+            "selection": {"learning_curve": True, "paper_protocol": True},
+        }
+        own = METHODS[method]
+        steps = {} if "steps" in own else {"steps": MOST_STEPS}
+        if "demonstration_sets" in own.get("selection", {}):  # as many as the budget pays for
+            fixed["selection"] |= {"demonstration_sets": self.budget}
+        return make_config(steps, dict(self.settings), dict(arm.settings), fixed)
+
+    def cells(self) -> Iterator["Cell"]:
+        """Every run, seed by seed, so that an interrupted comparison has whole seeds."""
+        for seed in self.seeds:
+            for task in self.tasks:
+                for arm in self.arms:
+                    yield Cell(task.name, arm, seed)
+
+    def task(self, name: str) -> Task:
+        """The task with a name."""
+        return next(task for task in self.tasks if task.name == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``plan.json``: all that a figure depends on but the code."""
+        return {
+            "budget": self.budget,
+            "settings": dict(self.settings),
+            "tasks": {task.name: task.fingerprint() for task in self.tasks},
+            "arms": {arm.name: {"method": arm.method, **arm.settings} for arm in self.arms},
+            "seeds": list(self.seeds),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run that is to be made."""
+
+    task: str
+    arm: Arm
+    seed: int
+
+    def path(self, folder: Path) -> Path:
+        """Its run folder."""
+        return folder / "runs" / _as_name(self.task) / _as_name(self.arm.name) / str(self.seed)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^\w.=-]+", "_", text)
+
+
+Told = Callable[[CellRecord, int, int], None]
+"""Is told of each run that is done: its record, how many are done, and of how many."""
+
+
+def run_comparison(plan: Plan, folder: Path, *, workers: int, told: Told) -> list[CellRecord]:
+    """Make every run of a plan that is not done yet.
+
+    Args:
+        plan: What is compared.
+        folder: Where it is written down; a folder of the same plan is continued, and may get more
+            tasks, arms and seeds.
+        workers: Processes, each with its share of the processor's cores.
+        told: Hears of each run.
+
+    Raises:
+        RunError: the folder holds something else, or was made with another budget or settings.
+    """
+    _claim(plan, folder)
+    paths = [cell.path(folder) for cell in plan.cells()]
+    done = {path: record for path in paths if (record := kept(path)) is not None}
+    left = [cell for cell in plan.cells() if cell.path(folder) not in done]
+    for cell, record in _run_all(plan, left, folder, workers):
+        done[cell.path(folder)] = record
+        told(record, len(done), len(paths))
+    return [done[path] for path in paths]
+
+
+def _run_all(
+    plan: Plan, cells: Sequence[Cell], folder: Path, workers: int
+) -> Iterator[tuple[Cell, CellRecord]]:
+    if workers == 1:
+        for cell in cells:
+            task, config = plan.task(cell.task), plan.config(cell.arm, cell.seed)
+            yield cell, run_cell(cell, task, config, cell.path(folder))
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_settle, initargs=(threads,)
+    ) as pool:
+        waiting = {
+            pool.submit(
+                _run_apart,
+                cell,
+                task_to_dict(plan.task(cell.task)),
+                plan.config(cell.arm, cell.seed).model_dump(mode="json"),
+                cell.path(folder),
+            ): cell
+            for cell in cells
+        }
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:  # an error or an interrupt: what has not begun does not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _run_apart(cell: Cell, task: dict[str, Any], config: dict[str, Any], path: Path) -> CellRecord:
+    return run_cell(cell, task_from_dict(task), make_config(config), path)
+
+
+def run_cell(cell: Cell, task: Task, config: TuneConfig, path: Path) -> CellRecord:
+    """Make one run, or finish it, and keep its record.
+
+    Args:
+        cell: What it is called.
+        task: Its data.
+        config: Its settings.
+        path: Its run folder.
+    """
+    started = time.perf_counter()
+    if cell.arm.method in PEERS:
+        from stableprompt.studies.peer_run import run_peer
+
+        shutil.rmtree(path, ignore_errors=True)  # a peer's search cannot be continued
+        run_peer(cell.arm.method, task, config, path)
+    elif not (path / RESULT).is_file():
+        # A run that was killed before its settings were written has nothing to continue.
+        if (path / "config.json").is_file() and (path / "task.json").is_file():
+            resume(path)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+            start_run(task, config, path, Silence())
+    record = record_of(path, cell.task, cell.arm, cell.seed, time.perf_counter() - started)
+    keep(path, record)
+    return record
+
+
+def _claim(plan: Plan, folder: Path) -> None:
+    """Make the folder this plan's, or find that it is."""
+    content = plan.to_dict()
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / PLAN).is_file():
+            raise RunError(f"{folder} is not empty and holds no {PLAN}; choose another --out")
+        before = RunFolder(folder).read_json(PLAN)
+        _require_same(before, content, folder)
+        content = _joined(before, content)
+    folder.mkdir(parents=True, exist_ok=True)
+    RunFolder(folder).write_json(PLAN, content)
+
+
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    for key in ("budget", "settings"):
+        if before.get(key) != now[key]:
+            raise RunError(
+                f"the comparison in {folder} has {key} {before.get(key)!r}, now it is "
+                f"{now[key]!r}; give the same, or choose another --out"
+            )
+    for key in ("tasks", "arms"):
+        changed = [n for n, one in now[key].items() if before[key].get(n, one) != one]
+        if changed:
+            raise RunError(
+                f"{changed[0]!r} is not what it was when the comparison in {folder} began (other "
+                "data or settings); choose another --out"
+            )
+
+
+def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    joined = merge(dict(before), {key: now[key] for key in ("tasks", "arms")})
+    return {**joined, "seeds": sorted({*before["seeds"], *now["seeds"]})}
+
+
+def shared_setting(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Models, precision and versions, from the first run of our own methods."""
+    for cell in plan.cells():
+        path = cell.path(folder)
+        if cell.arm.method in METHODS and (path / RESULT).is_file():
+            setting: dict[str, Any] = RunFolder(path).read_json(RESULT)["setting"]
+            wanted = ("agent", "target", "dtype", "device", "attention", "versions")
+            return {key: setting[key] for key in wanted}
+    return {}
