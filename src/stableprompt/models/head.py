@@ -35,6 +35,25 @@ class Head:
         raw = self._layer(states) if self._plain else self._through_model(states)
         return raw.float()
 
+    def rounded_away(self, states: Tensor, tokens: Tensor, logits: Tensor) -> Tensor:
+        """What half precision took from single logits: the exact ones minus those given, (K,).
+
+        A logit near 20 has steps of 1/8 in bfloat16: two answers that the model tells apart tie.
+        0 where nothing was rounded, and where an architecture has more than a linear layer.
+
+        Args:
+            states: Last hidden states, (K, H).
+            tokens: Token ids, (K,).
+            logits: Of these tokens, from ``logits``, (K,).
+        """
+        weight = self._layer.weight
+        if not self._plain or weight.dtype not in (torch.bfloat16, torch.float16):
+            return torch.zeros_like(logits)
+        exact: Tensor = (states.float() * weight[tokens].float()).sum(dim=1)
+        if (bias := getattr(self._layer, "bias", None)) is not None:
+            exact = exact + bias[tokens].float()
+        return exact - logits
+
     @property
     def rows_at_once(self) -> int:
         """How many states' logits may exist at a time."""

@@ -80,8 +80,14 @@ class Likelihood:
             part = places[start : start + self._head.rows_at_once]
             asks = [(at, ask) for at, place in enumerate(part) for ask in wanted[place]]
             rows, offsets = map(list, zip(*part, strict=True))
-            logprobs = self._head.logits(reading.states[rows, offsets]).log_softmax(dim=1)
-            found = logprobs[[at for at, _ in asks], [ask.token for _, ask in asks]]
+            states = reading.states[rows, offsets]
+            logits = self._head.logits(states)
+            places_of = torch.tensor([at for at, _ in asks], device=logits.device)
+            tokens = torch.tensor([ask.token for _, ask in asks], device=logits.device)
+            found = logits.log_softmax(dim=1)[places_of, tokens]
+            found = found + self._head.rounded_away(
+                states[places_of], tokens, logits[places_of, tokens]
+            )
             told.append(found.double().cpu())
             numbers += [ask.answer for _, ask in asks]
         return numbers, torch.cat(told)
