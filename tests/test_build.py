@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from stableprompt import build
+from stableprompt import build, speakers
 from stableprompt.build import load_models, load_target
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
@@ -27,14 +27,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """The precisions of the models that are read from disk, in order."""
     read: list[torch.dtype] = []
-    load_model = build.load_model
+    load_model = speakers.load_model
 
     def counting(*args: Any, **options: Any) -> LoadedModel:
         found = load_model(*args, **options)
         read.append(found.model.dtype)
         return found
 
-    monkeypatch.setattr(build, "load_model", counting)
+    monkeypatch.setattr(speakers, "load_model", counting)
     return read
 
 

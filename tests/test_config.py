@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stableprompt.config import METHODS, PRESETS, TuneConfig, make_config, merge, read_settings
+from stableprompt.cli.settings_file import read_settings
+from stableprompt.config import METHODS, PRESETS, TuneConfig, make_config, merge
 from stableprompt.errors import ConfigError, StablePromptError
 
 
@@ -72,8 +73,27 @@ def test_an_unknown_setting_is_named(name: str) -> None:
         ("anchor.rollback_threshold", -0.01),
         ("anchor.prompts_per_decision", 1),
         ("anchor.kind", "moving"),
-        ("guards.max_perplexity_ratio", 0),
+        ("guards.max_surprise", "much"),
+        ("guards.require_instruction", 2),
         ("selection.num_finalists", 0),
+        ("selection.rounds", 0),
+        ("selection.demonstration_sets", 0),
+        ("budget", 0),
+        ("budget", 10.5),
+        ("agent.shown_prompt", "best"),
+        ("ppo.replay", -1),
+        ("ppo.max_update_kl", 0),
+        ("anchor.certainty", -0.1),
+        ("anchor.rounds", 0),
+        ("monitor.min_entropy_share", -0.1),
+        ("monitor.min_unique_share", 1.1),
+        ("monitor.max_refused_share", 1.1),
+        ("monitor.max_step_kl", 0),
+        ("monitor.max_clip_fraction", 1.1),
+        ("monitor.max_gradient_ratio", 1),
+        ("monitor.max_anchor_kl", 0),
+        ("monitor.max_surprise_rise", 0),
+        ("monitor.max_drop", 0),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_was_found(name: str, value: object) -> None:
@@ -97,7 +117,18 @@ def test_a_value_out_of_range_is_named_with_what_was_found(name: str, value: obj
         ("ppo.discount", 0),
         ("anchor.update_threshold", 0),
         ("anchor.prompts_per_decision", 2),
-        ("guards.max_perplexity_ratio", None),
+        ("guards.max_surprise", None),
+        ("guards.max_surprise", -1),
+        ("budget", None),
+        ("budget", 1),
+        ("ppo.replay", 0),
+        ("ppo.max_update_kl", None),
+        ("anchor.kind", "none"),
+        ("anchor.certainty", 0),
+        ("anchor.rounds", 1),
+        ("monitor.min_unique_share", 0),
+        ("monitor.max_clip_fraction", 1),
+        ("selection.rounds", 1),
         ("reward.fault_reward", -3),
     ],
 )
@@ -115,7 +146,9 @@ def test_numbers_must_be_finite(name: str, value: float) -> None:
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'dpo' is unknown; use one of appo, ppo-fixed"):
+    with pytest.raises(
+        ConfigError, match="'dpo' is unknown; use one of appo, appo-paper, ppo-fixed"
+    ):
         make_config({"method": "dpo"})
 
 
@@ -146,7 +179,7 @@ def test_the_default_run_has_a_decision() -> None:
     assert config.steps >= config.anchor.update_period
 
 
-@pytest.mark.parametrize("method", ["ppo-fixed", "ppo-previous", "best-of-n"])
+@pytest.mark.parametrize("method", ["ppo-fixed", "ppo-previous", "grpo", "best-of-n", "seed"])
 def test_methods_without_decisions_take_any_number_of_steps(method: str) -> None:
     assert make_config({"steps": 1, "method": method}).steps == 1
 
@@ -162,9 +195,13 @@ def test_without_steps_no_decision_is_missed() -> None:
     ("method", "kind", "learning"),
     [
         ("appo", "adaptive", True),
+        ("appo-paper", "adaptive", True),
         ("ppo-fixed", "fixed", True),
         ("ppo-previous", "previous", True),
+        ("grpo", "fixed", True),
         ("best-of-n", "fixed", False),
+        ("few-shot", "fixed", False),
+        ("seed", "fixed", False),
     ],
 )
 @pytest.mark.parametrize("preset", ["default", "paper"])
@@ -182,10 +219,46 @@ def test_without_anything_the_method_is_appo() -> None:
 
 def test_settings_that_contradict_the_method_are_refused() -> None:
     # Otherwise result.json would name a method that was not run.
-    with pytest.raises(ConfigError, match=r"means anchor\.kind 'fixed'.* choose another method"):
-        make_config({"method": "best-of-n", "anchor": {"kind": "previous"}})
+    with pytest.raises(ConfigError, match=r"means ppo\.learning False.* choose another method"):
+        make_config({"method": "best-of-n", "ppo": {"learning": True}})
     with pytest.raises(ConfigError, match="method 'appo' means"):
         make_config({"ppo": {"learning": False}})
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("method", ["few-shot", "seed"])
+def test_methods_that_write_no_prompts_take_no_steps(method: str, preset: str) -> None:
+    assert make_config({"method": method}, preset=preset).steps == 0
+
+
+def test_only_few_shot_shows_examples_unless_they_are_asked_for() -> None:
+    shown = {m: make_config({"method": m}).selection.num_demonstrations for m in METHODS}
+    assert shown.pop("few-shot") > 0
+    assert set(shown.values()) == {0}
+
+
+# What each other method is elsewhere has none of what is added to PPO here.
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "appo"])
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_other_methods_have_no_replay_no_limit_and_nobody_who_steps_in(
+    method: str, preset: str
+) -> None:
+    config = make_config({"method": method}, preset=preset)
+    assert (config.ppo.replay, config.ppo.max_update_kl, config.monitor.act) == (0, None, False)
+
+
+@pytest.mark.parametrize(
+    ("method", "advantage"), [("ppo-fixed", "gae"), ("ppo-previous", "gae"), ("grpo", "group")]
+)
+def test_ppo_has_a_value_head_and_grpo_none(method: str, advantage: str) -> None:
+    assert make_config({"method": method}).ppo.advantage == advantage
+    assert make_config({"method": method}, preset="paper").ppo.advantage == advantage
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_the_papers_decisions_are_on_the_whole_split_and_ask_for_no_certainty(preset: str) -> None:
+    anchor = make_config({"method": "appo-paper"}, preset=preset).anchor
+    assert (anchor.certainty, anchor.rounds, anchor.update_period) == (0, 1, 5)
 
 
 def test_settings_win_over_the_preset_and_leave_the_rest_of_it() -> None:
@@ -236,6 +309,12 @@ PAPER = {
 @pytest.mark.parametrize("name", PAPER)
 def test_the_paper_preset_is_the_paper(name: str) -> None:
     assert value_of(make_config(preset="paper"), name) == PAPER[name]
+    assert value_of(make_config({"method": "appo-paper"}, preset="paper"), name) == PAPER[name]
+
+
+@pytest.mark.parametrize("name", [n for n in PAPER if not n.startswith("agent.")])
+def test_the_papers_method_trains_as_the_paper_does(name: str) -> None:
+    assert value_of(make_config({"method": "appo-paper"}), name) == PAPER[name]
 
 
 # --- the model ---
@@ -252,7 +331,7 @@ def test_a_configuration_never_changes() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("method", list(METHODS))
 def test_what_is_dumped_is_taken_back(preset: str, method: str) -> None:
-    given = {"method": method, "seed": 3, "guards": {"max_perplexity_ratio": None}}
+    given = {"method": method, "seed": 3, "guards": {"max_surprise": None}}
     config = make_config(given, preset=preset)
     assert make_config(config.model_dump()) == config
     assert make_config(json.loads(json.dumps(config.model_dump(mode="json")))) == config
@@ -316,9 +395,9 @@ def test_yaml_reads_1e_minus_4_as_text_and_the_setting_is_a_number_all_the_same(
     assert make_config(read_settings(path)).ppo.learning_rate == 1e-4
 
 
-def test_yaml_none_switches_the_perplexity_check_off(tmp_path: Path) -> None:
-    path = written(tmp_path, "s.yaml", "guards: {max_perplexity_ratio: null}")
-    assert make_config(read_settings(path)).guards.max_perplexity_ratio is None
+def test_yaml_none_switches_the_check_for_babble_off(tmp_path: Path) -> None:
+    path = written(tmp_path, "s.yaml", "guards: {max_surprise: null}")
+    assert make_config(read_settings(path)).guards.max_surprise is None
 
 
 @pytest.mark.parametrize(

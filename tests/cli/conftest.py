@@ -27,7 +27,8 @@ SMALL = (
     "anchor.update_period=2",
     "anchor.prompts_per_decision=2",
     "guards.reject_truncated=false",
-    "guards.max_perplexity_ratio=null",
+    "guards.max_surprise=null",
+    "guards.require_instruction=false",
     "selection.num_finalists=2",
 )
 

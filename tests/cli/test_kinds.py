@@ -140,7 +140,7 @@ def test_prompts_that_lose_the_placeholders_are_refused_and_counted(
     place: Path, model: Path
 ) -> None:
     prompt = "Is {hypothesis} so, given {premise}?"
-    done = tune(model, "pairs.jsonl", *FIELDS, "--seed-prompt", prompt)
+    done = tune(model, "pairs.jsonl", *FIELDS, "--seed-prompt", prompt, *options("steps=8"))
     assert done.exit_code == 0, done.output
     result = result_of()
     # The tiny model writes noise: no prompt of its own keeps the two.
@@ -283,7 +283,7 @@ def test_messages_of_the_result_are_those_that_were_scored(
         dtype="float32",
         reward={"examples_per_step": 4},
         selection={"num_demonstrations": 2, "demonstration_sets": 2},
-        guards={"max_perplexity_ratio": None},
+        guards={"max_surprise": None},
     )
     scored = read[-len(task.test) :]
     for example, messages in zip(task.test, scored, strict=True):

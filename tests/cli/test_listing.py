@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stableprompt.presets import METHODS
 from stableprompt.tasks.benchmarks.entries import benchmark_names, families
 from stableprompt.tasks.bundled_cards import bundled_names
 from stableprompt.tasks.bundled_tasks import load_bundled
@@ -144,7 +145,8 @@ def test_help_names_every_command_and_fits(command: str) -> None:
 
 def test_help_of_tune_offers_every_method_and_preset() -> None:
     shown = " ".join(invoke_app("tune", "--help").stdout.replace("│", " ").split())
-    assert "One of appo, ppo-fixed, ppo-previous, best-of-n." in shown
+    assert f"One of {', '.join(METHODS)}." in shown
+    assert "appo, appo-paper, ppo-fixed, ppo-previous, grpo, best-of-n, few-shot, seed" in shown
     assert "One of default, paper." in shown
 
 

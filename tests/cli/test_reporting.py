@@ -19,6 +19,7 @@ from stableprompt.cli.reporting import (
 )
 from stableprompt.errors import DataError
 from stableprompt.tasks.formats import InputFormat
+from stableprompt.tasks.readability import Readability
 from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.records import StepRecord, TuneResult
@@ -36,6 +37,11 @@ RESULT = TuneResult(
     test=SCORE,
     seed_test=SEED_SCORE,
     paired=PairedComparison(0.25, 0.05, 0.45, 0.0625, 20),
+    readability=Readability(-0.42, 1, True),
+    readable=True,
+    readable_prompt="Better",
+    readable_test=SCORE,
+    max_of_five=None,
     validation=SCORE,
     seed_validation=SEED_SCORE,
     trivial_score=0.4,
@@ -47,6 +53,8 @@ RESULT = TuneResult(
     },
     candidates={"unique": 7, "compared_on_validation": 3, "refused": {"copy": 2, "empty": 1}},
     anchor_decisions={"keep": 1, "roll_back": 2},
+    alarms={},
+    collapsed=False,
     setting={"kind": "classification"},
     template=TargetTemplate(),
     layout=InputFormat("{text}"),
@@ -61,6 +69,7 @@ RECORD = StepRecord(
     mean_score=0.5,
     faults={"copy": 2, "babble": 1},
     update={"anchor_kl": 0.0211},
+    monitor={"readings": {}, "alarms": [], "actions": []},
     anchor={"decision": "roll_back", "policy_score": 0.25, "anchor_score": 0.5},
     best_prompt="Name the colour",
     target_calls=10,
@@ -263,3 +272,33 @@ def test_other_errors_are_not_hidden() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         command()
+
+
+# --- monitors and language ---
+
+
+def test_alarms_of_a_step_are_said_with_what_was_done() -> None:
+    monitor = {"readings": {}, "alarms": ["drift", "nothing_to_learn"], "actions": ["raise_kl"]}
+    lines = steps(replace(RECORD, monitor=monitor))
+    assert "  monitor: drift, nothing to learn: raise kl" in lines
+    quiet = steps(replace(RECORD, monitor={**monitor, "actions": []}))
+    assert "  monitor: drift, nothing to learn" in quiet
+    assert not any("monitor" in line for line in steps(RECORD))
+
+
+def test_the_summary_says_how_the_run_went_and_how_the_prompt_reads() -> None:
+    fine = said(summary(RESULT))
+    assert "language readable; 1 words, surprise -0.4" in fine
+    assert "alarms none" in fine
+    odd = replace(
+        RESULT,
+        readable=False,
+        readable_prompt="Plain",
+        readable_test=SEED_SCORE,
+        alarms={"collapse": 3},
+        collapsed=True,
+    )
+    told = said(summary(odd))
+    assert "not readable" in told
+    assert "'Plain' is, test 0.500 [0.300, 0.700], n = 20" in told
+    assert "alarms 3 collapse; the policy had collapsed at the end" in told

@@ -20,6 +20,7 @@ FILES = {
     "steps.jsonl",
     "prompts.jsonl",
     "pairs.jsonl",
+    "test.json",
     "checkpoints",
     "best_prompt.txt",
     "result.json",
@@ -88,7 +89,7 @@ def test_settings_of_the_command_line_are_in_the_run_folder(
     assert config["seed"] == 3
     assert config["agent"]["model"] == config["target"]["model"] == str(model)
     assert config["ppo"]["prompts_per_step"] == 4
-    assert config["guards"]["max_perplexity_ratio"] is None
+    assert config["guards"]["max_surprise"] is None
 
 
 def test_the_output_shows_both_prompts_as_they_are(done: Result) -> None:

@@ -408,14 +408,14 @@ def test_sampling_and_judging_agree_on_how_likely_a_prompt_was() -> None:
             torch.testing.assert_close(got[number, :n], expected, rtol=1e-5, atol=1e-5)
 
 
-# --- perplexity ---
+# --- surprisal ---
 
 
-def test_perplexities_are_those_of_the_base_and_of_the_text_alone() -> None:
+def test_surprisals_are_those_of_the_base_and_of_the_text_alone() -> None:
     agent = trained_agent()
     texts = ["Classify the message.", "zq xv", "Answer yes or no."]
-    got = agent.perplexities(texts)
-    for text, perplexity in zip(texts, got, strict=True):
+    got = agent.surprisals(texts)
+    for text, surprisal in zip(texts, got, strict=True):
         # The template is <|im_start|>user\n TEXT <|im_end|>\n<|im_start|>assistant\n
         before, after = agent.tokenizer(
             ["<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"], add_special_tokens=False
@@ -424,5 +424,61 @@ def test_perplexities_are_those_of_the_base_and_of_the_text_alone() -> None:
         own = ids[len(before) : len(ids) - len(after)]
         with torch.no_grad(), agent.as_base():
             logprobs = plain_logprobs(agent.loaded.model, before, own)
-        assert perplexity == pytest.approx(math.exp(-logprobs.mean().item()), rel=1e-5)
-        assert agent.perplexities([text]) == pytest.approx([perplexity], rel=1e-5)
+        assert surprisal.nats == pytest.approx(-logprobs.sum().item(), rel=1e-5)
+        assert surprisal.num_tokens == len(own)
+        assert agent.surprisals([text]) == [surprisal]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "<|im_end|>", "\ufffd"])
+def test_even_a_text_of_nothing_can_be_measured(text: str) -> None:
+    [surprisal] = trained_agent().surprisals([text])
+    assert 0 < surprisal.nats < math.inf
+    assert surprisal.num_tokens >= 1
+
+
+def test_no_texts_have_no_surprisals() -> None:
+    assert make_agent().surprisals([]) == []
+
+
+# --- prompts that are known as texts ---
+
+
+def test_appended_prompts_are_rows_of_their_own_that_end_their_turn() -> None:
+    agent = make_agent()
+    ids = torch.tensor([[50, 60, END], [70, END, 0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    texts = ["Classify the message, please.", "yes"]
+    more, real = agent.append(ids, mask, texts)
+    spoken = [agent.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    width = len(spoken[0]) + 1
+    assert width > 3 > len(spoken[1])
+    pad = agent.tokenizer.pad_token_id
+    for row, wanted in zip(
+        range(4), ([50, 60, END], [70, END], *[[*s, END] for s in spoken]), strict=True
+    ):
+        assert more[row].tolist() == wanted + [pad] * (width - len(wanted))
+        assert real[row].tolist() == [True] * len(wanted) + [False] * (width - len(wanted))
+    assert (more.dtype, real.dtype) == (torch.long, torch.bool)
+
+
+def test_prompts_shorter_than_the_responses_are_padded() -> None:
+    agent = make_agent()
+    ids, mask = torch.full((1, 9), 50), torch.ones(1, 9, dtype=torch.bool)
+    more, real = agent.append(ids, mask, ["yes"])
+    length = len(agent.tokenizer("yes", add_special_tokens=False)["input_ids"]) + 1
+    assert torch.equal(more[:1], ids)
+    assert torch.equal(real[:1], mask)
+    assert more[1, length - 1 :].tolist() == [END] + [agent.tokenizer.pad_token_id] * (9 - length)
+    assert real[1].sum() == length
+
+
+def test_appended_prompts_are_as_likely_as_the_policy_would_have_found_them() -> None:
+    agent = trained_agent(temperature=0.7)
+    query = agent.query_ids(MESSAGES)
+    written = agent.sample(query, numbers(2, 4))
+    ids, mask = agent.append(written.ids, written.mask, ["Answer yes or no."])
+    got = agent.evaluate(query, ids, mask, role=Role.POLICY).logprobs
+    spoken = agent.tokenizer("Answer yes or no.", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        expected = plain_logprobs(agent.model, query.tolist(), [*spoken, END], 0.7)
+    torch.testing.assert_close(got[2, : len(expected)], expected, rtol=1e-5, atol=1e-5)

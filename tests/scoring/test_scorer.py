@@ -120,7 +120,7 @@ def test_classification_by_hand() -> None:
         {"role": "system", "content": "Sort."},
         {"role": "user", "content": "a test"},
     ]
-    assert scorer.ledger.target_calls == {"training": 0, "validation": 0, "test": 4}
+    assert scorer.ledger.target_calls == {"training": 0, "validation": 0, "test": 4, "curve": 0}
     assert scorer.ledger.target_tokens["test"] == 7
 
 
@@ -293,10 +293,10 @@ def test_only_what_is_really_asked_is_counted(make: Callable[..., Task]) -> None
     scorer = make_scorer(task, target)
     more = len(task.test) - 1
     first = scorer.score("Sort.", task.test[:1], Purpose.TRAINING)
-    assert scorer.ledger.target_calls == {"training": 1, "validation": 0, "test": 0}
+    assert scorer.ledger.target_calls == {"training": 1, "validation": 0, "test": 0, "curve": 0}
     # One example is known of the first prompt, none of the second.
     both = scorer.score_all(["Sort.", "Other."], task.test, Purpose.VALIDATION)
-    asked = {"training": 1, "validation": more + 1 + more, "test": 0}
+    asked = {"training": 1, "validation": more + 1 + more, "test": 0, "curve": 0}
     assert scorer.ledger.target_calls == asked
     # Nothing is new, and it is the same for every purpose.
     assert scorer.score_all(["Sort.", "Other."], task.test, Purpose.TEST) == both

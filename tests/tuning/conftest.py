@@ -16,8 +16,12 @@ TINY: dict[str, Any] = {
     "agent": {"max_prompt_tokens": 8, "num_demonstrations": 2},
     "reward": {"examples_per_step": 6},
     "ppo": {"prompts_per_step": 6, "minibatch_size": 3, "learning_rate": 1e-2},
-    "anchor": {"update_period": 2, "prompts_per_decision": 3},
-    "guards": {"reject_truncated": False, "max_perplexity_ratio": None},
+    "anchor": {"update_period": 2, "prompts_per_decision": 3, "max_examples": None},
+    "guards": {
+        "reject_truncated": False,
+        "max_surprise": None,
+        "require_instruction": False,
+    },
     "selection": {"num_finalists": 3},
 }
 
@@ -26,9 +30,8 @@ def tiny_config(**settings: Any) -> TuneConfig:
     return make_config(merge(TINY, settings))
 
 
-@pytest.fixture
-def target(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
-    """The target of all runs of a test; agents are made afresh for each run."""
+def scripted_models(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
+    """The target of all runs from now on; agents are made afresh for each run."""
     scripted = ScriptedTarget()
 
     def load_models(config: TuneConfig) -> tuple[Any, Any]:
@@ -36,6 +39,12 @@ def target(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
 
     monkeypatch.setattr(build, "load_models", load_models)
     return scripted
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
+    """The target of all runs of a test."""
+    return scripted_models(monkeypatch)
 
 
 Run = Callable[..., TuneResult]

@@ -1,16 +1,37 @@
 """The anchor: when it follows, when the policy returns, and that both are copies."""
 
 import json
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from stableprompt.config import AnchorConfig
+from stableprompt.config import AnchorConfig, TuneConfig
 from stableprompt.models.adapters import Role
+from stableprompt.models.agent import Responses
 from stableprompt.models.training import Trainable, prepare_training
 from stableprompt.ppo.rollout import Rollout
-from stableprompt.tuning.anchor import AnchorDecision, apply, decide, is_due
+from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.scorer import PromptScore
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tasks.readability import Readability
+from stableprompt.tuning.anchor import (
+    AnchorDecision,
+    AnchorJudge,
+    Judgement,
+    Lead,
+    apply,
+    decide,
+    is_due,
+    paired_lead,
+)
+from stableprompt.tuning.candidates import Candidate, CandidatePool
+from stableprompt.tuning.guards import Inspection
+from stableprompt.tuning.race import validation_order
 from stableprompt.tuning.randomness import derive_uniforms
 from stableprompt.tuning.records import TuneResult
 from stableprompt.tuning.update import ppo_update
@@ -32,13 +53,13 @@ RULES = AnchorConfig(update_threshold=0.05, rollback_threshold=0.1)
     ],
 )
 def test_decide(policy: float, anchor: float, expected: AnchorDecision) -> None:
-    assert decide(policy, anchor, RULES) is expected
+    assert decide(Lead(policy - anchor, error=0.0), RULES) is expected
 
 
 def test_the_thresholds_are_separate() -> None:
     strict = AnchorConfig(update_threshold=0.2, rollback_threshold=0.01)
-    assert decide(0.6, 0.5, strict) is AnchorDecision.KEEP
-    assert decide(0.48, 0.5, strict) is AnchorDecision.ROLL_BACK
+    assert decide(Lead(0.1, 0.0), strict) is AnchorDecision.KEEP
+    assert decide(Lead(-0.02, 0.0), strict) is AnchorDecision.ROLL_BACK
 
 
 def test_decisions_are_due_after_every_period() -> None:
@@ -46,7 +67,7 @@ def test_decisions_are_due_after_every_period() -> None:
     assert [step for step in range(9) if is_due(step, config)] == [2, 5, 8]
 
 
-@pytest.mark.parametrize("method", ["ppo-fixed", "ppo-previous", "best-of-n"])
+@pytest.mark.parametrize("method", ["ppo-fixed", "ppo-previous", "grpo", "best-of-n"])
 def test_other_methods_take_no_decisions(method: str) -> None:
     config = tiny_config(method=method)
     assert not any(is_due(step, config) for step in range(10))
@@ -75,9 +96,7 @@ def train(trainable: Trainable, *, step: int) -> None:
         rewards=torch.linspace(0, 1, 6),
     )
     config = tiny_config(ppo={"advantage": "gae"}).ppo
-    ppo_update(
-        trainable.prepared, trainable.optimizer, trainable.accelerator, rollout, config, seed=step
-    )
+    ppo_update(trainable, rollout, config, seed=step)
 
 
 def weights(trainable: Trainable, role: Role) -> dict[str, torch.Tensor]:
@@ -164,7 +183,7 @@ def test_equal_policies_are_never_told_apart(run: Run) -> None:
 def test_both_sides_are_judged_on_the_whole_validation_split_and_nothing_else(
     run: Run, target: ScriptedTarget
 ) -> None:
-    result = run()
+    result = run(anchor={"rounds": 1})
     assert sum(result.anchor_decisions.values()) == 2  # 4 steps, a decision after every second
     judged = judged_prompts(result)
     assert [row["writer"] for row in judged] == ["policy"] * 3 + ["anchor"] * 3 + (
@@ -173,7 +192,269 @@ def test_both_sides_are_judged_on_the_whole_validation_split_and_nothing_else(
     validation = {example.text for example in make_task().validation}
     test = {example.text for example in make_task().test}
     train = {example.text for example in make_task().train}
-    for row in judged:
+    accepted = [row for row in judged if row["fault"] is None]
+    assert {row["writer"] for row in accepted} == {"policy", "anchor"}
+    for row in accepted:
         asked = {text for prompt, text in target.seen if prompt == row["prompt"]}
         # The chosen prompt meets test, and a text written for the update too meets train.
         assert validation <= asked <= validation | test | train
+
+
+def test_policies_that_are_equal_to_the_last_bit_cost_no_call(run: Run) -> None:
+    # No update is small enough to stay, so that the policy never leaves the anchor.
+    result = run(ppo={"max_update_kl": 1e-30})
+    assert result.anchor_decisions == {"keep": 2}
+    assert judged_prompts(result) == []
+    steps = (result.run_dir / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    decisions = [json.loads(line)["anchor"] for line in steps]
+    assert [d["n"] for d in decisions if d] == [0, 0]
+    same = run("without", method="grpo", ppo={"max_update_kl": 1e-30})
+    assert result.cost["target_calls"] == same.cost["target_calls"]
+
+
+# --- the lead ---
+
+Table = Sequence[Sequence[float]]
+
+
+def lead_of(policy: Table, anchor: Table) -> Lead:
+    return paired_lead(np.array(policy, dtype=float), np.array(anchor, dtype=float))
+
+
+@pytest.mark.parametrize(
+    ("policy", "anchor", "mean", "squared_error"),
+    [
+        # Differences 1 0 / 1 0: rows 0.5, 0.5 with variance 0; columns 1, 0 with 0.5, by 2.
+        ([[1, 1], [1, 0]], [[0, 1], [0, 0]], 0.5, 0.25),
+        # 1 0 / 0 0: rows 0.5, 0 with variance 0.125, by 2; columns alike.
+        ([[1, 1], [0, 1]], [[0, 1], [0, 1]], 0.25, 0.125),
+        # 1 1 / -1 -1: rows 1, -1 with variance 2, by 2; columns 0, 0.
+        ([[1, 1], [0, 0]], [[0, 0], [1, 1]], 0.0, 1.0),
+        # 1 1 / 1 1: certain.
+        ([[1, 1], [1, 1]], [[0, 0], [0, 0]], 1.0, 0.0),
+        # One example, differences 1 / 0: rows with variance 0.5, by 2; nothing of examples.
+        ([[1], [0]], [[0], [0]], 0.5, 0.25),
+        # 1 0 1 / 0 0 1: rows 2/3, 1/3 with variance 1/18, by 2; columns 1/2, 0, 1 with 1/4, by 3.
+        ([[1, 0, 1], [0, 0, 1]], [[0, 0, 0], [0, 0, 0]], 0.5, 1 / 36 + 1 / 12),
+    ],
+)
+def test_the_lead_worked_by_hand(
+    policy: Table, anchor: Table, mean: float, squared_error: float
+) -> None:
+    lead = lead_of(policy, anchor)
+    assert lead.mean == pytest.approx(mean)
+    assert lead.error == pytest.approx(math.sqrt(squared_error))
+    other = lead_of(anchor, policy)
+    assert (other.mean, other.error) == (pytest.approx(-mean), pytest.approx(lead.error))
+
+
+def test_the_error_is_that_of_prompts_and_of_examples() -> None:
+    # Differences d_pn = a_p + b_n + e_pn with variances 0.04, 0.09 and 0.25: the mean of a table of
+    # 4 prompts and 10 examples has variance 0.04 / 4 + 0.09 / 10 + 0.25 / 40 = 0.02525. The
+    # estimate counts the last part twice: 0.0315 on average. A plain error over 40 numbers that
+    # were independent would be 0.38 / 40 = 0.0095, and far too sure.
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(4000):
+        a, b = 0.2 * rng.standard_normal((4, 1)), 0.3 * rng.standard_normal((1, 10))
+        found.append(paired_lead(a + b + 0.5 * rng.standard_normal((4, 10)), np.zeros((4, 10))))
+    spread = np.var([lead.mean for lead in found])
+    told = np.mean([lead.error**2 for lead in found])
+    # Standard errors of the two over 4000 tables: 0.02525 * sqrt(2 / 4000) = 0.0006, and less.
+    assert spread == pytest.approx(0.02525, abs=0.002)
+    assert told == pytest.approx(0.0315, abs=0.0015)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "certainty", "expected"),
+    [
+        (0.16, 0.1, 1.0, AnchorDecision.UPDATE),  # 0.06 is above 0.05
+        (0.14, 0.1, 1.0, AnchorDecision.KEEP),
+        (0.14, 0.1, 0.5, AnchorDecision.UPDATE),
+        (0.14, 0.1, 2.0, AnchorDecision.KEEP),
+        (-0.21, 0.1, 1.0, AnchorDecision.ROLL_BACK),  # 0.11 is above 0.1
+        (-0.19, 0.1, 1.0, AnchorDecision.KEEP),
+        (-0.19, 0.1, 0.0, AnchorDecision.ROLL_BACK),
+        (0.06, 9.0, 0.0, AnchorDecision.UPDATE),  # the paper asks for no certainty
+    ],
+)
+def test_so_many_standard_errors_lie_behind_the_threshold(
+    mean: float, error: float, certainty: float, expected: AnchorDecision
+) -> None:
+    rules = RULES.model_copy(update={"certainty": certainty})
+    assert decide(Lead(mean, error), rules) is expected
+
+
+# --- the judge ---
+
+TASK = make_task(size=120)  # 36 validation examples
+
+
+class Hall:
+    """A judge before whom policy and anchor say given prompts, worth given values.
+
+    What each example is worth with a prompt is a function of its place in the run's order.
+    """
+
+    def __init__(
+        self, policy: Sequence[str], anchor: Sequence[str], worth: Any, **settings: Any
+    ) -> None:
+        self.sides = {Role.POLICY: tuple(policy), Role.ANCHOR: tuple(anchor)}
+        self.worth = worth
+        self.same = False
+        self.ledger = Ledger()
+        self.asked: list[tuple[tuple[str, ...], int]] = []
+        self.pool = CandidatePool()
+        self.config: TuneConfig = tiny_config(
+            anchor={"prompts_per_decision": len(policy), **settings}
+        )
+        self.order = validation_order(TASK, self.config)
+        bench: Any = self
+        self.judge = AnchorJudge(bench, bench, bench, TASK, self.config)
+
+    def __call__(self) -> tuple[Judgement, list[Candidate]]:
+        bench: Any = self
+        return self.judge.judge(0, bench, self.pool)
+
+    # As agent, collector, guards and scorer:
+
+    def equal(self, one: Role, other: Role) -> bool:
+        assert {one, other} == {Role.POLICY, Role.ANCHOR}
+        return self.same
+
+    def query_ids(self, draw: Any, pool: CandidatePool) -> torch.Tensor:
+        return torch.tensor([1])
+
+    def sample(self, query_ids: Any, uniforms: torch.Tensor, *, role: Role) -> Responses:
+        texts = self.sides[role]
+        assert len(uniforms) == len(texts)
+        nothing = torch.zeros(len(texts), 1)
+        return Responses(nothing.long(), nothing.bool(), texts, (False,) * len(texts))
+
+    def inspect(self, responses: Responses) -> list[Inspection]:
+        faults = [PromptFault.COPY if t.startswith("bad") else None for t in responses.texts]
+        plain = Readability(0.0, 1, True)
+        return [Inspection(t, f, plain) for t, f in zip(responses.texts, faults, strict=True)]
+
+    def score_all(
+        self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
+    ) -> list[PromptScore]:
+        assert purpose is Purpose.VALIDATION
+        self.asked.append((tuple(prompts), len(examples)))
+        found = []
+        for prompt in prompts:
+            values = tuple(float(self.worth(prompt, self.order.index(e))) for e in examples)
+            mean = sum(values) / len(values)
+            found.append(PromptScore(mean, 0.0, mean, values, ("",) * len(values)))
+        return found
+
+
+def liked(prompt: str, place: int) -> bool:
+    return prompt.startswith("good")
+
+
+@pytest.mark.parametrize(
+    ("policy", "anchor", "expected"),
+    [
+        (["good 1", "good 2"], ["poor 1", "poor 2"], AnchorDecision.UPDATE),
+        (["poor 1", "poor 2"], ["good 1", "good 2"], AnchorDecision.ROLL_BACK),
+    ],
+)
+def test_a_lead_that_is_certain_early_stops_at_the_first_look(
+    policy: list[str], anchor: list[str], expected: AnchorDecision
+) -> None:
+    hall = Hall(policy, anchor, liked, rounds=3)
+    judgement, candidates = hall()
+    assert hall.asked == [((*policy, *anchor), 9)]  # looks at 9, 18 and 36
+    assert judgement.decision is expected
+    assert (judgement.n, judgement.error) == (9, 0)
+    assert [c.writer for c in candidates] == [Role.POLICY] * 2 + [Role.ANCHOR] * 2
+    # A part of the split is no comparison with others.
+    assert hall.pool.validated == {}
+
+
+def test_a_lead_that_is_certain_later_stops_then() -> None:
+    # Ahead on every other example among the first 9, on all of the next: 5 of 9, then 14 of 18.
+    # Threshold 0.6: 14/18 - 0.6 = 0.178; columns of 14 ones and 4 zeros have variance 56/18/17.
+    def worth(prompt: str, place: int) -> bool:
+        return prompt.startswith("good") and (place % 2 == 0 or place >= 9)
+
+    hall = Hall(["good 1", "good 2"], ["poor 1", "poor 2"], worth, rounds=3, update_threshold=0.6)
+    judgement, _ = hall()
+    assert [size for _, size in hall.asked] == [9, 18]
+    assert judgement.decision is AnchorDecision.UPDATE
+    assert (judgement.policy_score, judgement.anchor_score) == (14 / 18, 0)
+    assert judgement.error == pytest.approx(math.sqrt(56 / 18 / 17 / 18))
+
+
+def test_where_nothing_is_certain_all_is_looked_at_and_competes_in_the_selection() -> None:
+    def even(prompt: str, place: int) -> bool:
+        return place % 2 == 0
+
+    hall = Hall(["a", "b"], ["c", "b"], even, rounds=3)
+    judgement, _ = hall()
+    assert [size for _, size in hall.asked[:3]] == [9, 18, 36]
+    assert (judgement.decision, judgement.n) == (AnchorDecision.KEEP, 36)
+    assert hall.pool.validated.keys() == {"a", "b", "c"}
+    assert {score.score for score in hall.pool.validated.values()} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("policy_wins", "expected"),
+    [
+        (20, AnchorDecision.UPDATE),  # 4 / 72 = 0.0556
+        (19, AnchorDecision.KEEP),  # 0.0417
+        (15, AnchorDecision.KEEP),  # -0.0139
+        (14, AnchorDecision.ROLL_BACK),  # -0.0278
+    ],
+)
+def test_without_certainty_and_with_one_look_it_is_the_papers_rule(
+    policy_wins: int, expected: AnchorDecision
+) -> None:
+    # One of two prompts is worth 1 on some of 36 examples, the anchor's on 16 of them: the lead is
+    # the difference of the mean scores, whatever its error.
+    def worth(prompt: str, place: int) -> bool:
+        return {"ours": place < policy_wins, "theirs": place >= 36 - 16}.get(prompt, False)
+
+    rules = {"update_threshold": 0.05, "rollback_threshold": 0.02}
+    hall = Hall(["ours", "x"], ["theirs", "y"], worth, certainty=0, rounds=1, **rules)
+    judgement, _ = hall()
+    assert judgement.decision is expected
+    lead = judgement.policy_score - judgement.anchor_score
+    assert lead == pytest.approx((policy_wins - 16) / 72)
+    assert judgement.error > 0.05  # with certainty it would be another answer, or none
+    assert hall.asked[0] == (("ours", "x", "theirs", "y"), 36)
+
+
+def test_equal_policies_write_nothing_and_ask_nothing() -> None:
+    hall = Hall(["good 1", "good 2"], ["poor 1", "poor 2"], liked)
+    hall.same = True
+    judgement, candidates = hall()
+    assert judgement == Judgement(AnchorDecision.KEEP, 0.0, 0.0, 0.0, 0)
+    assert (candidates, hall.asked, hall.ledger) == ([], [], Ledger())
+
+
+def test_a_refused_prompt_is_worth_nothing_and_is_not_asked_about() -> None:
+    hall = Hall(["good", "bad"], ["bad", "bad too"], liked, certainty=0, rounds=1)
+    judgement, candidates = hall()
+    assert hall.asked[0] == (("good",), 36)
+    assert (judgement.policy_score, judgement.anchor_score) == (0.5, 0)
+    assert [(c.fault, c.score) for c in candidates] == [
+        (None, 1.0),
+        *[(PromptFault.COPY, None)] * 3,
+    ]
+    assert hall.pool.faults == {"copy": 3}
+
+
+def test_where_all_prompts_are_refused_nothing_is_decided() -> None:
+    hall = Hall(["bad", "bad 2"], ["bad", "bad 2"], liked)
+    assert hall()[0].decision is AnchorDecision.KEEP
+    assert hall.asked == []
+
+
+def test_a_decision_takes_so_many_examples_at_most() -> None:
+    hall = Hall(["good", "x"], ["good", "x"], liked, max_examples=16, rounds=2)
+    judgement, _ = hall()
+    assert [size for _, size in hall.asked] == [8, 16]
+    assert judgement.n == 16
+    assert hall.pool.validated == {}

@@ -9,7 +9,9 @@ from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tasks.readability import Readability
 from stableprompt.tuning.candidates import Candidate, CandidatePool
+from stableprompt.tuning.guards import Inspection
 
 
 def candidate(
@@ -26,6 +28,9 @@ def candidate(
         score=0.5,
         softmax_difference=0.1,
         seed_reward=seed_reward,
+        surprise=0.25,
+        num_words=len(prompt.split()),
+        instruction=True,
     )
 
 
@@ -126,3 +131,58 @@ def test_the_pool_comes_back_from_a_checkpoint_as_it_was() -> None:
     taken.add([candidate("x", 0.0, fault=PromptFault.BABBLE), candidate("Größe", 1.0)])
     assert taken.faults == {"babble": 2}
     assert len(taken.to_dict()["gains"]["Größe"]) == 3
+
+
+# --- what is found out about one prompt ---
+
+
+def found_out(fault: PromptFault | None, score: PromptScore | None, **more: Any) -> Candidate:
+    inspection = Inspection("Sort it, please.", fault, Readability(-0.75, 3, True))
+    return Candidate.of(
+        inspection,
+        score,
+        -0.5,
+        step=7,
+        writer=Role.ANCHOR,
+        scored_on=Purpose.VALIDATION,
+        **more,
+    )
+
+
+def test_a_scored_prompt_has_its_score_its_reward_and_its_readability() -> None:
+    assert found_out(None, SCORE, seed_reward=0.25) == Candidate(
+        step=7,
+        writer=Role.ANCHOR,
+        scored_on=Purpose.VALIDATION,
+        prompt="Sort it, please.",
+        fault=None,
+        reward=SCORE.reward,
+        score=SCORE.score,
+        softmax_difference=SCORE.softmax_difference,
+        seed_reward=0.25,
+        surprise=-0.75,
+        num_words=3,
+        instruction=True,
+    )
+
+
+def test_a_refused_prompt_has_the_fault_reward_and_no_score() -> None:
+    refused = found_out(PromptFault.COPY, None)
+    assert (refused.fault, refused.reward) == (PromptFault.COPY, -0.5)
+    assert refused.score is refused.softmax_difference is refused.seed_reward is None
+    assert (refused.surprise, refused.num_words, refused.instruction) == (-0.75, 3, True)
+
+
+def test_a_score_of_nothing_is_a_score() -> None:
+    nothing = PromptScore(0.0, None, 0.0, (0.0,), ("",))
+    found = found_out(None, nothing)
+    assert (found.reward, found.score, found.softmax_difference) == (0.0, 0.0, None)
+
+
+@pytest.mark.parametrize(("rewards", "trusted"), [([0.6], 0.3), ([0.6, 0.3], 0.3), ([-0.4], -0.4)])
+def test_the_trusted_gain_is_what_the_leaderboard_goes_by(
+    rewards: list[float], trusted: float
+) -> None:
+    # 0.6 / 2; 0.45 * 2 / 3; a loss as it is.
+    pool = pool_of(*[candidate("a", reward) for reward in rewards])
+    assert pool.trusted_gain("a") == pytest.approx(trusted)

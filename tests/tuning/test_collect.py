@@ -1,23 +1,28 @@
 """Phase 1 of a step: what is drawn, what is asked of the target, what is earned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from stableprompt.config import PPOConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM, Responses
+from stableprompt.models.training import prepare_training
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Ledger, Purpose
-from stableprompt.scoring.scorer import Scorer
+from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tasks.readability import Readability
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
-from stableprompt.tuning.candidates import Candidate
+from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
+from stableprompt.tuning.guards import Inspection
 from stableprompt.tuning.randomness import derive_uniforms
+from stableprompt.tuning.update import advantages_of, ppo_update
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import tiny_config
 
@@ -71,8 +76,13 @@ class FixedGuards:
     def __init__(self, **faults: PromptFault) -> None:
         self.known = faults
 
-    def faults(self, responses: Responses) -> list[PromptFault | None]:
-        return [self.known.get(text) for text in responses.texts]
+    def inspect(self, responses: Responses) -> list[Inspection]:
+        return [Inspection(t, self.known.get(t), readability_of(t)) for t in responses.texts]
+
+
+def readability_of(text: str) -> Readability:
+    """Numbers that only this text has."""
+    return Readability(len(text) / 8, len(text.split()), text.startswith("sort"))
 
 
 class Bench:
@@ -84,12 +94,15 @@ class Bench:
         task: Task = TASK,
         fault_reward: float = -0.5,
         method: str = "appo",
+        ppo: Mapping[str, Any] | None = None,
+        agent: Mapping[str, Any] | None = None,
         **faults: PromptFault,
     ) -> None:
         self.agent, self.target, self.ledger = make_agent(), ScriptedTarget(), Ledger()
         self.config = tiny_config(
             method=method,
-            ppo={"prompts_per_step": max(2, len(texts))},
+            ppo={"prompts_per_step": max(2, len(texts)), "replay": 0, **(ppo or {})},
+            agent=dict(agent or {}),
             reward={"fault_reward": fault_reward},
         )
         self.scorer = Scorer(
@@ -114,8 +127,10 @@ class Bench:
 
         self.agent.sample = sample  # type: ignore[method-assign]
 
-    def collect(self, step: int = 0) -> tuple[Any, list[Candidate]]:
-        return self.collector.collect(step)
+    def collect(
+        self, step: int = 0, pool: CandidatePool | None = None
+    ) -> tuple[Any, list[Candidate]]:
+        return self.collector.collect(step, pool or CandidatePool())
 
     def asked(self) -> list[str]:
         return [prompt for prompt, _ in self.target.seen]
@@ -156,7 +171,7 @@ def test_the_fault_reward_is_the_settings() -> None:
 def test_equal_texts_are_scored_once_and_each_earns_the_reward() -> None:
     bench = Bench("please", "sort", "please", "please")
     rollout, candidates = bench.collect()
-    assert bench.ledger.target_calls == {"training": 3 * 6, "validation": 0, "test": 0}
+    assert bench.ledger.target_calls["training"] == bench.ledger.total_calls == 3 * 6
     assert [c.prompt for c in candidates] == ["please", "sort", "please", "please"]
     assert len(set(rollout.rewards[[0, 2, 3]].tolist())) == 1
 
@@ -188,7 +203,7 @@ def test_the_query_shows_the_demonstrations_as_label_words_and_no_scored_text() 
 
     bench.agent.query_ids = query_ids  # type: ignore[method-assign]
     draw = draw_examples(task, bench.config, 0)
-    bench.collector.query_ids(draw)
+    bench.collector.query_ids(draw, CandidatePool())
     [message] = seen
     for example in draw.demonstrations:
         word = {"0": "red", "1": "green"}[example.label]
@@ -304,3 +319,150 @@ def test_the_agents_tokens_are_counted(moved: Bench) -> None:
     rollout, _ = moved.collect()
     assert moved.ledger.agent_tokens_read == len(rollout.query_ids)
     assert moved.ledger.agent_tokens_written == int(rollout.mask.sum())
+
+
+def test_what_is_known_of_a_prompt_goes_with_it_refused_or_not() -> None:
+    bench = Bench("sort it", "bad", bad=PromptFault.COPY)
+    _, candidates = bench.collect()
+    for found in candidates:
+        known = readability_of(found.prompt)
+        assert (found.surprise, found.num_words) == (known.surprise, known.num_words)
+        assert found.instruction is known.instruction
+    assert [found.instruction for found in candidates] == [True, False]
+
+
+# --- learning again from the best so far ---
+
+
+def known(**gains: float) -> CandidatePool:
+    """Prompts by their trusted gain: seen once, a gain counts half, a loss in full."""
+    pool = CandidatePool()
+    readability = Readability(0.0, 1, True)
+    for name, gain in gains.items():
+        reward = 2 * gain if gain > 0 else gain
+        score = PromptScore(0.5, 0.0, reward, (), ())
+        inspection = Inspection(name.replace("_", " "), None, readability)
+        pool.add(
+            [
+                Candidate.of(
+                    inspection,
+                    score,
+                    -0.5,
+                    step=0,
+                    writer=Role.POLICY,
+                    scored_on=Purpose.TRAINING,
+                    seed_reward=0.0,
+                )
+            ]
+        )
+    return pool
+
+
+def replaying(*texts: str, replay: int = 2, **more: Any) -> Bench:
+    return Bench(*texts, ppo={"replay": replay}, **more)
+
+
+def test_replayed_prompts_earn_the_seed_reward_and_their_trusted_gain() -> None:
+    bench = replaying("please sort", "sort pick")
+    pool = known(please_kindly=0.75, please=0.5, kindly_team=0.125)
+    plain, candidates = replaying("please sort", "sort pick", replay=0).collect(pool=pool)
+    rollout, same = bench.collect(pool=pool)
+    assert same == candidates  # what is replayed is no candidate: it would be counted again
+    assert len(plain.rewards) == 2
+    # The seed prompt earns 0 - 0.5 * 0.6 = -0.3.
+    assert rollout.rewards[:2].tolist() == plain.rewards.tolist()
+    assert rollout.rewards[2:].tolist() == pytest.approx([0.45, 0.2], abs=1e-6)
+    words = [bench.agent.tokenizer.decode(ids[mask][:-1]) for ids, mask in rows_of(rollout)]
+    assert words[2:] == ["please kindly", "please"]
+    ends = [int(ids[mask][-1]) for ids, mask in rows_of(rollout)]
+    assert ends[2:] == [bench.agent.loaded.end_of_turn_ids[0]] * 2
+
+
+def rows_of(rollout: Rollout) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(zip(rollout.response_ids, rollout.mask, strict=True))
+
+
+def test_replayed_prompts_cost_no_target_call() -> None:
+    bench = replaying("please sort", "sort pick")
+    bench.collect(pool=known(please_kindly=0.75, please=0.5))
+    assert set(bench.asked()) == {"sort one text", "please sort", "sort pick"}
+    assert bench.ledger.total_calls == 3 * 6
+
+
+def test_what_was_written_again_or_is_no_better_than_the_seed_prompt_is_not_replayed() -> None:
+    bench = replaying("please", "sort pick", replay=9)
+    pool = known(please=0.75, note=0.25, team=0.0, word=-0.5)
+    rollout, _ = bench.collect(pool=pool)
+    words = [bench.agent.tokenizer.decode(ids[mask][:-1]) for ids, mask in rows_of(rollout)]
+    assert words[2:] == ["note"]
+
+
+@pytest.mark.parametrize("replay", [0, 2])
+def test_with_nothing_to_replay_the_rollout_is_what_was_written(replay: int) -> None:
+    bench = replaying("please", "sort pick", replay=replay)
+    rollout, candidates = bench.collect(pool=known(team=-0.5))
+    assert len(rollout.rewards) == len(candidates) == 2
+
+
+@pytest.mark.parametrize("advantage", ["group", "gae"])
+def test_replayed_prompts_have_a_ratio_of_1_before_the_update(
+    moved: Bench, advantage: Literal["group", "gae"]
+) -> None:
+    moved.collector._config = moved.config.model_copy(
+        update={"ppo": moved.config.ppo.model_copy(update={"replay": 3})}
+    )
+    pool = known(please_kindly=0.75, please=0.5, sort_one_text_label_word_team_then_first=0.25)
+    rollout, _ = moved.collect(pool=pool)
+    assert len(rollout.rewards) == 2 + 3
+    assert rollout.mask.sum(dim=1).tolist()[2:] == [3, 2, 9]
+    trainable = prepare_training(moved.agent, 1e-3)
+    settings = PPOConfig(minibatch_size=99, ppo_epochs=1, kl_coef=0.0, advantage=advantage)
+    stats = ppo_update(trainable, rollout, settings, seed=0)
+    assert (stats.step_kl, stats.clip_fraction) == (0, 0)
+    advantages, _ = advantages_of(rollout, settings)
+    # With every ratio exactly 1 the loss is the negated mean advantage, to the last bit.
+    assert stats.policy_loss == float(-(advantages * rollout.mask).sum() / rollout.mask.sum())
+    assert stats.gradient_norm > 0
+
+
+def test_without_learning_nothing_is_replayed() -> None:
+    bench = replaying("please", "sort", method="best-of-n")
+    rollout, candidates = bench.collect(pool=known(please_kindly=0.75))
+    assert (rollout, len(candidates)) == (None, 2)
+
+
+# --- what the meta-prompt shows, and whom nobody asks ---
+
+
+@pytest.mark.parametrize(
+    ("shown", "pool", "expected"),
+    [
+        ("seed", {"please_kindly": 0.5}, "sort one text"),
+        ("leader", {"please_kindly": 0.5, "note": 0.25}, "please kindly"),
+        ("leader", {"note": -0.25, "team": 0.0}, "sort one text"),
+        ("leader", {}, "sort one text"),
+    ],
+)
+def test_the_meta_prompt_shows_the_seed_prompt_or_who_leads(
+    shown: str, pool: dict[str, float], expected: str
+) -> None:
+    bench = Bench(agent={"shown_prompt": shown})
+    seen: list[Any] = []
+
+    def query_ids(messages: Any) -> torch.Tensor:
+        seen.extend(messages)
+        return torch.tensor([1])
+
+    bench.agent.query_ids = query_ids  # type: ignore[method-assign]
+    bench.collector.query_ids(draw_examples(TASK, bench.config, 0), known(**pool))
+    assert f"Current instruction: {expected}\n" in f"{seen[0]['content']}\n"
+
+
+def test_without_an_anchor_nobody_asks_it(moved: Bench) -> None:
+    assert not moved.agent.equal(Role.POLICY, Role.ANCHOR)
+    anchor = moved.config.anchor.model_copy(update={"kind": "none"})
+    moved.collector._config = moved.config.model_copy(update={"anchor": anchor})
+    roles = evaluated_roles(moved)
+    rollout, _ = moved.collect()
+    assert roles == [Role.POLICY]
+    assert torch.equal(rollout.anchor_logprobs, rollout.old_logprobs)

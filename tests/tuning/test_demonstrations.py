@@ -86,7 +86,7 @@ class Few:
 
 
 def choose(scorer: Any, number: int = 2) -> Any:
-    return select(CandidatePool(), TASK, scorer, config_of(number))
+    return select(CandidatePool(), TASK, scorer, config_of(number), lambda prompt: True)
 
 
 def test_demonstrations_are_kept_where_they_are_better_on_validation() -> None:

@@ -1,18 +1,18 @@
 """The choice on validation, and the one reading of the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from stableprompt.config import make_config
 from stableprompt.models.adapters import Role
-from stableprompt.scoring.ledger import Purpose
+from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.candidates import Candidate, CandidatePool
-from stableprompt.tuning.selection import read_test, select
+from stableprompt.tuning.selection import Selection, estimate_of, read_test, select
 from tests.fakes.word_agent import make_task
 
 TASK = make_task()
@@ -20,16 +20,23 @@ SEED = TASK.seed_prompt
 
 
 class FakeScorer:
-    """Knows for each prompt how many examples it gets right, and by how much."""
+    """Knows for each prompt how many examples of 18 it gets right, and by how much."""
 
-    def __init__(self, **known: tuple[int, float]) -> None:
+    def __init__(self, **known: tuple[float, float]) -> None:
         self.known = {name.replace("_", " "): figures for name, figures in known.items()}
         self.asked: list[tuple[str, Purpose]] = []
+        self.looks: list[int] = []  # how many examples each prompt of ``asked`` met
+        self.ledger = Ledger()
 
     def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
-        assert examples == getattr(TASK, str(purpose))
+        split = getattr(TASK, str(purpose))
+        assert set(examples) <= set(split)
+        if len(examples) == len(split):
+            assert examples == split
         self.asked.append((prompt, purpose))
-        return score_of(len(examples), *self.known[prompt])
+        self.looks.append(len(examples))
+        right, difference = self.known[prompt]
+        return score_of(len(examples), right * len(examples) / 18, difference)
 
     def score_all(
         self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
@@ -37,7 +44,7 @@ class FakeScorer:
         return [self.score(prompt, examples, purpose) for prompt in prompts]
 
 
-def score_of(count: int, right: int, difference: float) -> PromptScore:
+def score_of(count: int, right: float, difference: float) -> PromptScore:
     values = tuple(float(i < right) for i in range(count))
     return PromptScore(right / count, difference, right / count + difference, values, ("",) * count)
 
@@ -45,14 +52,25 @@ def score_of(count: int, right: int, difference: float) -> PromptScore:
 def pool_of(**gains: float) -> CandidatePool:
     pool = CandidatePool()
     pool.add(
-        Candidate(0, Role.POLICY, Purpose.TRAINING, name, None, gain, 0.5, 0.0, 0.0)
+        Candidate(0, Role.POLICY, Purpose.TRAINING, name, None, gain, 0.5, 0.0, 0.0, 0.0, 1, True)
         for name, gain in gains.items()
     )
     return pool
 
 
-def choose(pool: CandidatePool, scorer: Any, *, finalists: int = 8, task: Task = TASK) -> Any:
-    return select(pool, task, scorer, make_config({"selection": {"num_finalists": finalists}}))
+def choose(
+    pool: CandidatePool,
+    scorer: Any,
+    *,
+    finalists: int = 8,
+    task: Task = TASK,
+    rounds: int = 1,
+    readable: Callable[[str], bool] = lambda prompt: True,
+    **settings: Any,
+) -> Selection:
+    selection = {"num_finalists": finalists, "rounds": rounds, **settings.pop("selection", {})}
+    config = make_config({"selection": selection, **settings})
+    return select(pool, task, scorer, config, readable)
 
 
 def test_the_best_on_validation_is_chosen_whatever_its_gain() -> None:
@@ -125,11 +143,147 @@ def test_what_select_scored_is_kept_for_a_checkpoint() -> None:
     assert pool.validated.keys() == {SEED, "a"}
 
 
+# --- races ---
+
+
+def test_finalists_race_on_one_order_of_the_split_and_the_better_half_is_compared() -> None:
+    known = {"a": (4, 0.1), "b": (12, 0.1), "c": (6, 0.1), "d": (14, 0.1), "sort_one_text": (5, 0)}
+    scorer = FakeScorer(**known)
+    pool = pool_of(a=4.0, b=3.0, c=2.0, d=1.0)
+    chosen = choose(pool, scorer, rounds=2)
+    assert chosen.prompt == "d"
+    assert [prompt for prompt, _ in scorer.asked] == [SEED, *"abcd", "d", "b"]
+    assert scorer.looks == [18, 9, 9, 9, 9, 18, 18]
+    assert chosen.num_compared == 3
+    assert pool.validated.keys() == {SEED, "b", "d"}
+
+
+def test_what_was_validated_before_does_not_race() -> None:
+    pool = pool_of(a=3.0, b=2.0, c=1.0)
+    pool.validated["a"] = score_of(18, 9, 0.1)
+    scorer = FakeScorer(sort_one_text=(5, 0), b=(6, 0.1), c=(7, 0.1))
+    chosen = choose(pool, scorer, rounds=2)
+    assert chosen.prompt == "a"
+    assert [prompt for prompt, _ in scorer.asked] == [SEED, "b", "c", "c"]
+
+
+@pytest.mark.parametrize(
+    ("spent", "asked"),
+    [
+        # The seed prompt costs 18 calls; two that race over two looks of 9 cost 2 * 9 + 9 = 27, one
+        # alone costs 18. Three cost 3 * 9 + 2 * 9 = 45, four 4 * 9 + 2 * 9 = 54.
+        (100 - 18 - 17, []),
+        (100 - 18 - 18, ["a"]),
+        (100 - 18 - 27, ["a", "b"]),
+        (100 - 18 - 45, ["a", "b", "c"]),
+        (100 - 18 - 54, ["a", "b", "c", "d"]),
+    ],
+)
+def test_with_a_budget_as_many_race_as_are_paid_for(spent: int, asked: list[str]) -> None:
+    pairs: set[tuple[str, Example]] = set()  # each is asked once
+
+    class Counting(FakeScorer):
+        def score(self, prompt: str, examples: Any, purpose: Purpose) -> PromptScore:
+            new = {(prompt, example) for example in examples} - pairs
+            pairs.update(new)
+            self.ledger.add_target(purpose, calls=len(new), tokens=0)
+            return super().score(prompt, examples, purpose)
+
+    scorer = Counting(sort_one_text=(5, 0), a=(6, 0), b=(7, 0), c=(8, 0), d=(9, 0))
+    scorer.ledger.add_target(Purpose.TRAINING, calls=spent, tokens=0)
+    scorer.ledger.add_target(Purpose.TEST, calls=10_000, tokens=0)  # not of the budget
+    pool = pool_of(a=4.0, b=3.0, c=2.0, d=1.0)
+    # More than the finalists that are asked for, if nothing is left to do but to compare.
+    choose(pool, scorer, finalists=1, rounds=2, budget=100)
+    first = dict.fromkeys(prompt for prompt, _ in scorer.asked if prompt != SEED)
+    assert list(first) == asked
+    assert scorer.ledger.total_calls - 10_000 <= 100
+
+
+# --- what a person would ship ---
+
+
+def test_a_winner_that_no_person_would_ship_is_not_the_readable_prompt() -> None:
+    scorer = FakeScorer(sort_one_text=(5, 0), zqx=(12, 0.1), fine=(9, 0.1), good=(9, 0.2))
+    pool = pool_of(zqx=3.0, fine=2.0, good=1.0)
+    chosen = choose(pool, scorer, readable=lambda prompt: prompt != "zqx")
+    assert (chosen.prompt, chosen.readable) == ("zqx", "good")
+
+
+def test_where_no_other_prompt_is_readable_the_seed_prompt_is() -> None:
+    scorer = FakeScorer(sort_one_text=(5, 0), zqx=(12, 0.1))
+    chosen = choose(pool_of(zqx=3.0), scorer, readable=lambda prompt: prompt == SEED)
+    assert (chosen.prompt, chosen.readable) == ("zqx", SEED)
+
+
+def test_a_readable_winner_is_the_readable_prompt_with_its_demonstrations() -> None:
+    class Shown(FakeScorer):
+        def score(self, prompt: str, examples: Any, purpose: Purpose) -> PromptScore:
+            return score_of(len(examples), 16 if "Input:" in prompt else 9, 0.0)
+
+    few = {"num_demonstrations": 2, "demonstration_sets": 2}
+    chosen = choose(pool_of(good=1.0), Shown(), selection=few, readable=lambda p: p == SEED)
+    assert chosen.instruction == SEED
+    assert chosen.prompt.startswith(f"{SEED}\n\nInput: ")
+    assert chosen.readable == chosen.prompt
+
+    def unreadable(prompt: str) -> bool:
+        return prompt == "good"
+
+    other = choose(pool_of(good=1.0), Shown(), selection=few, readable=unreadable)
+    assert other.prompt == chosen.prompt
+    assert other.readable == "good"
+
+
 # --- the test split ---
 
 
-def read(scorer: Any, prompt: str) -> Any:
-    return read_test(TASK, scorer, prompt, seed=0)
+def selection_of(prompt: str, readable: str | None = None) -> Selection:
+    score = estimate_of(TASK, TASK.validation, score_of(18, 9, 0.0), seed=0)
+    return Selection(prompt, prompt, readable or prompt, score, score, 2)
+
+
+def read(scorer: Any, prompt: str, *, readable: str | None = None, **more: Any) -> Any:
+    config = make_config({"seed": more.pop("seed", 0), "selection": more.pop("selection", {})})
+    pool = more.pop("pool", None) or CandidatePool()
+    return read_test(TASK, scorer, selection_of(prompt, readable), pool, config)
+
+
+def test_the_readable_prompt_is_read_too_in_the_same_call() -> None:
+    scorer = FakeScorer(sort_one_text=(9, 0.1), zqx=(14, 0.1), good=(12, 0.1))
+    figures = read(scorer, "zqx", readable="good")
+    assert scorer.asked == [(prompt, Purpose.TEST) for prompt in (SEED, "zqx", "good")]
+    assert (figures.test.score, figures.readable_test.score) == (14 / 18, 12 / 18)
+    assert figures.max_of_five is None
+    assert figures.scores.keys() == {SEED, "zqx", "good"}
+
+
+def test_the_papers_protocol_reads_five_more_in_the_same_call_and_reports_the_highest() -> None:
+    known: dict[str, Any] = {f"p{n}": (n + 4, 0.1) for n in range(7)}
+    scorer = FakeScorer(sort_one_text=(9, 0.1), chosen=(12, 0.1), **known)
+    calls: list[int] = []
+    honest = scorer.score_all
+
+    def score_all(prompts: Sequence[str], *more: Any) -> list[PromptScore]:
+        calls.append(len(prompts))
+        return honest(prompts, *more)
+
+    scorer.score_all = score_all  # type: ignore[method-assign]
+    pool = pool_of(**{f"p{n}": 9.0 - n for n in range(7)})
+    figures = read(scorer, "chosen", pool=pool, selection={"paper_protocol": True})
+    assert calls == [2 + 5]
+    assert figures.scores.keys() == {SEED, "chosen", "p0", "p1", "p2", "p3", "p4"}
+    # The five of the largest gain get 4 to 8 right; p5 and p6, more, are not read.
+    assert figures.max_of_five is not None
+    assert figures.max_of_five.score == 8 / 18
+    assert all(figures.max_of_five.score >= figures.scores[f"p{n}"].score for n in range(5))
+    assert figures.test.score == 12 / 18  # the choice stays as it was
+
+
+def test_where_nothing_was_written_the_papers_protocol_has_the_seed_prompt() -> None:
+    scorer = FakeScorer(sort_one_text=(9, 0.1))
+    figures = read(scorer, SEED, selection={"paper_protocol": True})
+    assert figures.max_of_five == figures.seed_test
 
 
 def test_both_prompts_are_scored_on_the_same_test_examples() -> None:
@@ -159,6 +313,6 @@ def test_the_seed_decides_the_bootstrap() -> None:
             values = tuple(float(i % step == 0) for i in range(len(examples)))
             return PromptScore(sum(values) / len(values), 0.0, 0.0, values, ("",) * len(values))
 
-    draws = [read_test(TASK, Mixed(), "x", seed=seed).paired for seed in (0, 0, *range(1, 30))]
+    draws = [read(Mixed(), "x", seed=seed).paired for seed in (0, 0, *range(1, 30))]
     assert draws[0] == draws[1]
     assert len({(draw.low, draw.high) for draw in draws}) > 1

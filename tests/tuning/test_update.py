@@ -1,6 +1,8 @@
 """Phase 2 of a step: PPO on one rollout, in numbers worked by hand."""
 
+import json
 import math
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +12,21 @@ from torch import Tensor, nn
 
 from stableprompt.config import PPOConfig
 from stableprompt.models.adapters import Role
-from stableprompt.models.training import prepare_training
+from stableprompt.models.training import (
+    Trainable,
+    load_training_tensors,
+    prepare_training,
+    training_tensors,
+)
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.tuning.randomness import derive_uniforms
-from stableprompt.tuning.update import UpdateStats, advantages_of, ppo_update
+from stableprompt.tuning.update import (
+    UpdateStats,
+    advantages_of,
+    explained_variance,
+    learn,
+    ppo_update,
+)
 from tests.fakes.word_agent import make_agent
 
 
@@ -83,8 +96,9 @@ def update(
 ) -> tuple[TableAgent, UpdateStats]:
     """Plain gradient descent, so that a step is the rate times the gradient."""
     agent = TableAgent(rollout)
-    optimizer = torch.optim.SGD(agent.parameters(), lr=rate)
-    stats = ppo_update(agent, optimizer, PlainAccelerator(), rollout, config(**settings), seed=seed)
+    optimizer = torch.optim.SGD(agent.parameters(), lr=9.0)  # the settings say another rate
+    trainable: Any = Trainable(None, agent, optimizer, PlainAccelerator())  # type: ignore[arg-type]
+    stats = ppo_update(trainable, rollout, config(learning_rate=rate, **settings), seed=seed)
     return agent, stats
 
 
@@ -244,13 +258,13 @@ def test_advantages_follow_their_prompts_into_the_minibatches() -> None:
 # --- with a real agent ---
 
 
-def real_update(**settings: Any) -> tuple[UpdateStats, Rollout]:
-    trainable = prepare_training(make_agent(), settings.pop("learning_rate"))
+def real_rollout(trainable: Trainable) -> Rollout:
+    """Six prompts of the policy; its anchor says the same."""
     agent = trainable.agent
     query_ids = agent.query_ids([{"role": "user", "content": "sort one text"}])
     responses = agent.sample(query_ids, derive_uniforms(0, rows=6, length=8))
     policy = agent.evaluate(query_ids, responses.ids, responses.mask, role=Role.POLICY)
-    rollout = Rollout(
+    return Rollout(
         query_ids=query_ids,
         response_ids=responses.ids,
         mask=responses.mask,
@@ -260,15 +274,12 @@ def real_update(**settings: Any) -> tuple[UpdateStats, Rollout]:
         old_values=policy.values,
         rewards=torch.tensor([0.0, 0.2, 0.9, 0.4, 1.0, 0.1]),
     )
-    stats = ppo_update(
-        trainable.prepared,
-        trainable.optimizer,
-        trainable.accelerator,
-        rollout,
-        config(**settings),
-        seed=0,
-    )
-    return stats, rollout
+
+
+def real_update(**settings: Any) -> tuple[UpdateStats, Rollout]:
+    trainable = prepare_training(make_agent(), 9.0)
+    rollout = real_rollout(trainable)
+    return ppo_update(trainable, rollout, config(**settings), seed=0), rollout
 
 
 @pytest.mark.parametrize("advantage", ["group", "gae"])
@@ -296,3 +307,202 @@ def test_with_one_it_moves() -> None:
 def test_an_anchor_that_is_the_policy_has_no_kl() -> None:
     stats, _ = real_update(learning_rate=1e-2)
     assert stats.anchor_kl == 0
+
+
+# --- how well the value head foresaw ---
+
+
+def test_explained_variance_worked_by_hand() -> None:
+    # Returns 1, 0, 2, behind padding 99; values 0.5, 0, 1: what is left is 0.5, 0, 1. Variances:
+    # of the returns (0 + 1 + 1) / 3 = 2/3, of what is left (0 + 0.25 + 0.25) / 3 = 1/6.
+    mask = [[True, True], [True, False]]
+    rollout = make_rollout([0.0, 0.0], mask=mask, values=[[0.5, 0.0], [1.0, -7.0]])
+    returns = torch.tensor([[1.0, 0.0], [2.0, 99.0]])
+    assert explained_variance(rollout, returns, config(advantage="gae")) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    # Of returns 1 and 0: foreseen; a constant, whichever; worse than one: left 2, 0 of 1, 0.
+    [([1.0, 0.0], 1.0), ([0.3, 0.3], 0.0), ([9.0, 9.0], 0.0), ([-1.0, 0.0], -3.0)],
+)
+def test_explained_variance_is_1_at_most_and_0_for_a_constant(
+    values: list[float], share: float
+) -> None:
+    rollout = make_rollout([0.0, 0.0], values=[[v] for v in values])
+    returns = torch.tensor([[1.0], [0.0]])
+    found = explained_variance(rollout, returns, config(advantage="gae"))
+    assert found == pytest.approx(share, abs=1e-6)
+
+
+def test_without_value_head_or_spread_no_variance_is_explained() -> None:
+    rollout = make_rollout([0.0, 0.0], values=[[1.0], [0.0]])
+    returns = torch.tensor([[1.0], [0.0]])
+    assert explained_variance(rollout, returns, config()) is None
+    assert explained_variance(rollout, torch.ones(2, 1), config(advantage="gae")) is None
+
+
+def test_it_is_told_of_the_values_before_the_update() -> None:
+    # Values 0.5 and 0, returns 1 and 0 (one token each): what is left is 0.5 and 0.
+    rollout = make_rollout([1.0, 0.0], values=[[0.5], [0.0]])
+    _, stats = update(rollout, advantage="gae", value_coef=1.0, ppo_epochs=3)
+    assert stats.explained_variance == pytest.approx(0.75)
+    assert update(rollout)[1].explained_variance is None
+
+
+# --- gradients that are no numbers ---
+
+
+class BrokenAgent(TableAgent):
+    """Its numbers are fine; the gradients of some rows, or the numbers themselves, are not."""
+
+    def __init__(self, rollout: Rollout, rows: list[int], *, forward: bool) -> None:
+        super().__init__(rollout)
+        self.broken, self.in_forward = torch.tensor(rows), forward
+
+    def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Any:
+        found = super().forward(query_ids, responses, mask)
+        [places] = torch.isin(responses[:, 0], self.broken).nonzero(as_tuple=True)
+        # The root of 0 is 0, and its gradient has no end; times 0 it is no number.
+        ghost = (found.logprobs[places] * 0).sqrt() * 0
+        if self.in_forward:
+            ghost = ghost + math.nan
+        return SimpleNamespace(
+            logprobs=found.logprobs.index_add(0, places, ghost), values=found.values
+        )
+
+
+def broken_update(
+    rows: list[int], *, forward: bool, **settings: Any
+) -> tuple[BrokenAgent, Rollout, UpdateStats]:
+    rollout = make_rollout([0.0, 1.0, 2.0, 3.0])
+    agent = BrokenAgent(rollout, rows, forward=forward)
+    optimizer = torch.optim.AdamW(agent.parameters(), lr=0.1, weight_decay=0.0)
+    trainable: Any = Trainable(None, agent, optimizer, PlainAccelerator())  # type: ignore[arg-type]
+    return agent, rollout, ppo_update(trainable, rollout, config(**settings), seed=0)
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["loss", "gradient"])
+def test_a_minibatch_that_is_no_number_teaches_nothing_and_is_counted(forward: bool) -> None:
+    agent, rollout, stats = broken_update(
+        [1], forward=forward, minibatch_size=1, ppo_epochs=2, learning_rate=0.1
+    )
+    assert stats.skipped_minibatches == 2  # one in each pass
+    assert agent.logprobs.isfinite().all()
+    assert json.loads(json.dumps(asdict(stats), allow_nan=False))["skipped_minibatches"] == 2
+    steps = moved(agent, rollout)
+    # AdamW's first steps are of the rate, 0.1, whatever the gradient: down on row 0, up on 2 and 3.
+    assert steps[0] < -0.05
+    assert min(steps[2], steps[3]) > 0.05
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["loss", "gradient"])
+def test_where_all_is_broken_the_policy_stays_and_the_record_can_be_written(forward: bool) -> None:
+    agent, rollout, stats = broken_update([0, 1, 2, 3], forward=forward, ppo_epochs=3)
+    assert stats.skipped_minibatches == 3
+    assert moved(agent, rollout) == [0, 0, 0, 0]
+    assert (stats.policy_loss, stats.gradient_norm, stats.step_kl) == (0, 0, 0)
+    json.dumps(asdict(stats), allow_nan=False)
+
+
+def test_a_broken_gradient_is_not_carried_into_the_next_minibatch() -> None:
+    one, rollout, _ = broken_update([0], forward=False, minibatch_size=1)
+    other, _, _ = broken_update([0], forward=True, minibatch_size=1)
+    assert moved(one, rollout) == moved(other, rollout)
+
+
+def test_sound_minibatches_are_not_skipped() -> None:
+    _, _, stats = broken_update([], forward=False, minibatch_size=1)
+    assert stats.skipped_minibatches == 0
+
+
+# --- updates that go too far ---
+
+
+def trained_once() -> tuple[Trainable, Rollout]:
+    """An agent whose optimizer has a state, and its next rollout."""
+    trainable = prepare_training(make_agent(), 9.0)
+    ppo_update(trainable, real_rollout(trainable), config(learning_rate=1e-2), seed=0)
+    assert trainable.optimizer.state
+    return trainable, real_rollout(trainable)
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+FAR: dict[str, Any] = {"learning_rate": 5e-2, "ppo_epochs": 2, "minibatch_size": 3}
+
+
+def kl_of(trainable: Trainable, rollout: Rollout) -> float:
+    """KL(old policy || policy) by its definition's k3 estimator, token by token."""
+    now = trainable.agent.evaluate(
+        rollout.query_ids, rollout.response_ids, rollout.mask, role=Role.POLICY
+    )
+    ratios = (now.logprobs - rollout.old_logprobs)[rollout.mask].double()
+    return float((ratios.exp() - 1 - ratios).mean())
+
+
+def test_an_update_that_goes_too_far_is_undone_bit_for_bit() -> None:
+    trainable, rollout = trained_once()
+    before = training_tensors(trainable)
+    assert any(name.startswith("optimizer/") for name in before)
+    stats = learn(trainable, rollout, config(max_update_kl=1e-30, **FAR), seed=1)
+    assert_same(training_tensors(trainable), before)
+    assert (stats.undone, stats.update_kl) == (6, 0)
+
+
+def test_a_fresh_optimizer_is_fresh_again() -> None:
+    trainable = prepare_training(make_agent(), 9.0)
+    rollout = real_rollout(trainable)
+    learn(trainable, rollout, config(max_update_kl=1e-30, **FAR), seed=1)
+    assert not trainable.optimizer.state
+
+
+def test_it_is_made_again_with_half_the_rate_until_it_is_near_enough() -> None:
+    trainable, rollout = trained_once()
+    before = training_tensors(trainable)
+    reached = []
+    for halvings in range(4):
+        rate = FAR["learning_rate"] / 2**halvings
+        ppo_update(trainable, rollout, config(**{**FAR, "learning_rate": rate}), seed=1)
+        reached.append((kl_of(trainable, rollout), training_tensors(trainable)))
+        load_training_tensors(trainable, before)
+    distances = [distance for distance, _ in reached]
+    assert distances == sorted(distances, reverse=True)
+    limit = (distances[1] + distances[2]) / 2  # two halvings are enough, one is not
+    stats = learn(trainable, rollout, config(max_update_kl=limit, **FAR), seed=1)
+    assert stats.undone == 2
+    assert stats.learning_rate == FAR["learning_rate"] / 4
+    assert stats.update_kl == pytest.approx(distances[2], rel=1e-3)
+    assert stats.update_kl <= limit
+    assert_same(training_tensors(trainable), reached[2][1])
+
+
+@pytest.mark.parametrize("limit", [None, 99.0])
+def test_an_update_within_the_limit_is_an_update_as_without_one(limit: float | None) -> None:
+    trainable, rollout = trained_once()
+    before = training_tensors(trainable)
+    plain = ppo_update(trainable, rollout, config(**FAR), seed=1)
+    after, distance = training_tensors(trainable), kl_of(trainable, rollout)
+    load_training_tensors(trainable, before)
+    stats = learn(trainable, rollout, config(max_update_kl=limit, **FAR), seed=1)
+    assert_same(training_tensors(trainable), after)
+    assert stats.undone == 0
+    assert plain.update_kl is None
+    assert stats.policy_loss == plain.policy_loss
+    if limit is None:
+        assert stats == plain
+    else:
+        assert stats.update_kl == pytest.approx(distance, rel=1e-3)
+
+
+def test_the_anchor_stays_where_updates_are_undone() -> None:
+    trainable, rollout = trained_once()
+    anchor = {n: t.clone() for n, t in trainable.agent.tensors().items() if "anchor" in n}
+    assert anchor
+    learn(trainable, rollout, config(max_update_kl=1e-30, **FAR), seed=1)
+    now = trainable.agent.tensors()
+    assert_same({name: now[name] for name in anchor}, anchor)

@@ -81,6 +81,10 @@ class ConsoleObserver:
             parts.append(f"refused {sum(record.faults.values())}")
         parts.append(f"{record.seconds:.0f} s")
         self._console.print("  ".join(parts))
+        if record.monitor["alarms"]:
+            alarms = ", ".join(spaced(alarm) for alarm in record.monitor["alarms"])
+            actions = ", ".join(spaced(action) for action in record.monitor["actions"])
+            self._console.print(f"  monitor: {alarms}" + (f": {actions}" if actions else ""))
         if record.anchor:
             decision = spaced(record.anchor["decision"])
             self._console.print(
@@ -128,12 +132,26 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
         f"{result.candidates['unique']} different prompts, "
         f"{result.candidates['compared_on_validation']} compared on validation; refused: {refused}",
     )
+    table.add_row("language", language(result))
     decisions = ", ".join(
         f"{n} {name.replace('_', ' ')}" for name, n in result.anchor_decisions.items()
     )
     table.add_row("anchor", decisions or "no decisions")
+    alarms = ", ".join(f"{n} {spaced(name)}" for name, n in result.alarms.items()) or "none"
+    collapsed = "; the policy had collapsed at the end" if result.collapsed else ""
+    table.add_row("alarms", f"{alarms}{collapsed}")
     table.add_row("run folder", str(result.run_dir))
     console.print(table)
+
+
+def language(result: "TuneResult") -> str:
+    """How readable the chosen instruction is, and which prompt to ship where it is not."""
+    found = result.readability
+    words = f"{found.num_words} words, surprise {found.surprise:+.1f}"
+    if result.readable:
+        return f"readable; {words}"
+    shipped = f"{result.readable_prompt!r} is, test {figure(result.readable_test)}"
+    return f"not readable; {words}; {shipped}"
 
 
 def spaced(name: str) -> str:

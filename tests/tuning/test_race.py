@@ -1,0 +1,131 @@
+"""Successive halving: sizes, costs and survivors worked by hand."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from stableprompt.config import make_config
+from stableprompt.scoring.scorer import PromptScore
+from stableprompt.tuning.race import look_sizes, most_racers, race, race_cost, validation_order
+from tests.fakes.word_agent import make_task
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "rounds", "expected"),
+    [
+        (32, 3, [8, 16, 32]),
+        (64, 3, [16, 32, 64]),
+        (20, 3, [10, 20]),  # a look at 5 would be too small
+        (15, 3, [15]),  # at 7, too
+        (16, 2, [8, 16]),
+        (100, 1, [100]),
+        (5, 3, [5]),
+        (1, 9, [1]),
+        (33, 3, [8, 16, 33]),
+        (8, 40, [8]),
+    ],
+)
+def test_looks_double_and_end_with_all(num_examples: int, rounds: int, expected: list[int]) -> None:
+    assert look_sizes(num_examples, rounds) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "num_examples", "rounds", "expected"),
+    [
+        (8, 32, 3, 8 * 8 + 4 * 8 + 2 * 16),
+        (5, 20, 3, 5 * 10 + 3 * 10),
+        (5, 20, 1, 5 * 20),
+        (1, 32, 3, 32),
+        (0, 32, 3, 0),
+        (7, 33, 3, 7 * 8 + 4 * 8 + 2 * 17),
+    ],
+)
+def test_costs_worked_by_hand(
+    num_prompts: int, num_examples: int, rounds: int, expected: int
+) -> None:
+    assert race_cost(num_prompts, num_examples, rounds) == expected
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"), [(128, 8), (127, 7), (120, 7), (119, 6), (104, 6), (32, 1), (31, 0)]
+)
+def test_as_many_race_as_can_be_paid_for(calls: int, expected: int) -> None:
+    # On 32 examples in three looks, 8 prompts cost 128 calls (see above), 7 cost 56 + 32 + 32, 6
+    # cost 48 + 24 + 32, and one alone costs 32.
+    assert most_racers(calls, 32, 3) == expected
+
+
+def test_the_most_racers_are_paid_for_and_one_more_is_not() -> None:
+    for calls in range(0, 400, 7):
+        for num_examples, rounds in ((1, 1), (9, 3), (18, 3), (40, 4), (41, 2)):
+            most = most_racers(calls, num_examples, rounds)
+            assert race_cost(most, num_examples, rounds) <= calls
+            assert race_cost(most + 1, num_examples, rounds) > calls
+
+
+class Track:
+    """Scores prompts by a table, and remembers each look."""
+
+    def __init__(self, **scores: tuple[float, float | None]) -> None:
+        self.scores = scores
+        self.looks: list[tuple[list[str], list[Any]]] = []
+
+    def __call__(self, prompts: Sequence[str], examples: Sequence[Any]) -> list[PromptScore]:
+        self.looks.append((list(prompts), list(examples)))
+        return [PromptScore(*self.scores[prompt], 0.0, (), ()) for prompt in prompts]
+
+    @property
+    def pairs(self) -> set[tuple[str, Any]]:
+        return {(p, e) for prompts, examples in self.looks for p in prompts for e in examples}
+
+
+EXAMPLES: Any = list(range(32))
+
+
+def test_the_better_half_goes_on_and_the_last_look_is_not_taken() -> None:
+    track = Track(a=(0.1, 0), b=(0.9, 0), c=(0.5, 0), d=(0.7, 0), e=(0.3, 0))
+    left = race(list("abcde"), EXAMPLES, 3, track)
+    assert left == ["b", "d"]
+    assert track.looks == [(list("abcde"), EXAMPLES[:8]), (["b", "d", "c"], EXAMPLES[:16])]
+
+
+def test_ties_are_broken_by_softmax_difference_and_then_by_text() -> None:
+    track = Track(a=(0.5, 0.1), b=(0.5, 0.3), d=(0.5, 0.2), c=(0.5, 0.2))
+    assert race(list("abdc"), EXAMPLES, 2, track) == ["b", "c"]
+    generated = Track(b=(0.5, None), a=(0.5, None))  # generated answers have none
+    assert race(["b", "a"], EXAMPLES, 2, generated) == ["a"]
+
+
+def test_with_one_look_all_are_left_and_none_is_asked() -> None:
+    track = Track(a=(0.1, 0), b=(0.2, 0))
+    assert race(["a", "b"], EXAMPLES, 1, track) == ["a", "b"]
+    assert track.looks == []
+
+
+def test_nobody_can_race() -> None:
+    assert race([], EXAMPLES, 3, Track()) == []
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2, 3, 7, 8, 13])
+@pytest.mark.parametrize("num_examples", [5, 18, 33])
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+def test_a_race_and_its_last_look_ask_exactly_what_it_costs_and_the_best_wins(
+    num_prompts: int, num_examples: int, rounds: int
+) -> None:
+    scores = {f"p{n}": ((n * 5 % 13) / 13, 0.0) for n in range(num_prompts)}
+    examples: Any = list(range(num_examples))
+    track = Track(**scores)
+    left = race(list(scores), examples, rounds, track)
+    track(left, examples)
+    assert len(track.pairs) == race_cost(num_prompts, num_examples, rounds)
+    assert max(scores, key=lambda p: scores[p]) in left
+
+
+def test_a_run_looks_at_validation_in_one_shuffled_order() -> None:
+    task, config = make_task(), make_config({"seed": 3})
+    order = validation_order(task, config)
+    assert order == validation_order(task, config)
+    assert sorted(order, key=lambda e: e.text) == sorted(task.validation, key=lambda e: e.text)
+    assert order != list(task.validation)
+    assert order != validation_order(task, make_config({"seed": 4}))
