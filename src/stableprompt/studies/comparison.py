@@ -30,6 +30,7 @@ from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.records import Silence
 
 PLAN: Final = "plan.json"
+_RUNS_OF_A_PROCESS: Final = 5  # what memory is not given back after a run is, with the process
 MOST_STEPS: Final = 1000  # where a budget decides: of a policy that asks nothing new any more
 
 
@@ -166,7 +167,11 @@ def _run_all(
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_settle, initargs=(threads,)
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_settle,
+        initargs=(threads,),
+        max_tasks_per_child=_RUNS_OF_A_PROCESS,
     ) as pool:
         waiting = {
             pool.submit(
