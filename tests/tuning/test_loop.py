@@ -1,20 +1,28 @@
 """The loop as a whole: it learns, it repeats itself exactly, it can be killed and resumed."""
 
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stableprompt import build
+from stableprompt.config import METHODS
 from stableprompt.errors import DataError, RunError
-from stableprompt.models.agent import AgentLLM
+from stableprompt.models.agent import AgentLLM, Evaluation, Surprisal
 from stableprompt.models.targets.interface import LabelScores
 from stableprompt.runs.checkpoints import Checkpoint, save_checkpoint
+from stableprompt.tasks.readability import plain_instructions
 from stableprompt.tuning import tuner
+from stableprompt.tuning.monitor import Action
 from stableprompt.tuning.records import Silence, StepRecord, TuneResult
 from tests.fakes.word_agent import LIKED, ScriptedTarget, make_task
-from tests.tuning.conftest import Run, tiny_config
+from tests.tuning.conftest import Run, scripted_models, tiny_config
 
 LEARN = {
     "steps": 25,
@@ -52,7 +60,7 @@ def test_what_is_learned_is_in_the_prompts(run: Run) -> None:
 
 
 def run_bytes(folder: Path) -> dict[str, bytes]:
-    names = ("result.json", "prompts.jsonl", "pairs.jsonl")
+    names = ("result.json", "prompts.jsonl", "pairs.jsonl", "test.json", "best_prompt.txt")
     files = {name: (folder / name).read_bytes() for name in names}
     steps = read_lines(folder / "steps.jsonl")
     for step in steps:
@@ -61,8 +69,19 @@ def run_bytes(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def test_same_seed_same_bytes(run: Run) -> None:
-    assert run_bytes(run("one").run_dir) == run_bytes(run("two").run_dir)
+def method_settings(method: str) -> dict[str, Any]:
+    """A method as it is in earnest: everything that is added to the paper's is on in appo."""
+    without = method in ("few-shot", "seed")
+    return {"method": method, **({"steps": 0} if without else {})}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_seed_same_bytes(run: Run, method: str) -> None:
+    settings = method_settings(method)
+    one, two = run("one", **settings), run("two", **settings)
+    assert run_bytes(one.run_dir) == run_bytes(two.run_dir)
+    assert one == two
+    assert one.method == method
 
 
 def test_another_seed_writes_other_prompts(run: Run) -> None:
@@ -104,6 +123,68 @@ def test_killed_and_resumed_equals_uninterrupted(
         build.start_run(make_task(), tiny_config(**settings), tmp_path / "cut", observer)
     resumed = build.resume(tmp_path / "cut")
     assert run_bytes(resumed.run_dir) == run_bytes(whole.run_dir)
+
+
+# Every answer of the monitor is given (thresholds that nobody keeps), what leads is shown and
+# replayed, updates are taken back, and the budget ends the run before its steps do.
+BUDGET = 700
+EVERYTHING: dict[str, Any] = {
+    "steps": 12,
+    "budget": BUDGET,
+    "agent": {"shown_prompt": "leader"},
+    "ppo": {"replay": 3, "max_update_kl": 0.005},
+    "anchor": {"update_threshold": 0.0, "certainty": 0.2},
+    "monitor": {
+        "min_entropy_share": 1.0,
+        "max_step_kl": 0.002,
+        "max_anchor_kl": 0.002,
+        "max_drop": 1e-6,
+    },
+    "selection": {"num_demonstrations": 2, "demonstration_sets": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The uninterrupted run with everything that is kept from step to step."""
+    with pytest.MonkeyPatch.context() as patch:
+        scripted_models(patch)
+        folder = tmp_path_factory.mktemp("everything") / "whole"
+        result = build.start_run(make_task(), tiny_config(**EVERYTHING), folder, Silence())
+        steps = read_lines(folder / "steps.jsonl")
+        # That the tests below mean what they say:
+        assert 6 <= len(steps) < 12
+        assert {a for s in steps for a in s["monitor"]["actions"]} == set(Action)
+        assert any(s["update"]["undone"] for s in steps)
+        assert any(s["update"]["kl_coef"] > 0.05 for s in steps)
+        assert sum(result.anchor_decisions.values()) >= 2
+        calls = result.cost["target_calls"]
+        assert calls["training"] + calls["validation"] <= BUDGET
+        return run_bytes(folder)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_killed_after_any_step_and_resumed_with_monitor_budget_and_replay(
+    target: ScriptedTarget, tmp_path: Path, everything: dict[str, bytes], step: int
+) -> None:
+    config = tiny_config(**EVERYTHING)
+    with pytest.raises(Killed):
+        build.start_run(make_task(), config, tmp_path / "cut", KillAfter(step=step))
+    assert run_bytes(build.resume(tmp_path / "cut").run_dir) == everything
+
+
+@pytest.mark.parametrize("phase", ["choosing", "reading"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_killed_at_the_end_and_resumed(
+    run: Run, tmp_path: Path, method: str, phase: str
+) -> None:
+    settings = {**method_settings(method), "budget": 300}
+    whole = run("whole", **settings)
+    with pytest.raises(Killed):
+        build.start_run(
+            make_task(), tiny_config(**settings), tmp_path / "cut", KillAfter(phase=phase)
+        )
+    assert run_bytes(build.resume(tmp_path / "cut").run_dir) == run_bytes(whole.run_dir)
 
 
 # The target is called once for the rewards of a step, and once for a decision, after steps 2 and 4.
@@ -288,11 +369,207 @@ def test_best_of_n_never_asks_how_probable_its_prompts_were(
     assert len(read_lines(result.run_dir / "prompts.jsonl")) == 4 * 6
 
 
+def learned(folder: Path) -> tuple[bytes, list[Any]]:
+    """What was written, and how each update went."""
+    steps = read_lines(folder / "steps.jsonl")
+    return (folder / "prompts.jsonl").read_bytes(), [step["update"] for step in steps]
+
+
+def test_without_an_anchor_the_kl_coefficient_means_nothing(run: Run) -> None:
+    folders = [
+        run(f"run {kind} {coef}", anchor={"kind": kind}, ppo={"kl_coef": coef}).run_dir
+        for kind in ("none", "fixed")
+        for coef in (0.0, 5.0)
+    ]
+    none, still_none, pulled, pulled_hard = folders
+    assert run_bytes(none) == run_bytes(still_none)
+    assert learned(pulled)[0] != learned(pulled_hard)[0]  # it means something where there is one
+    steps = read_lines(none / "steps.jsonl")
+    assert [(s["update"]["kl_coef"], s["update"]["anchor_kl"]) for s in steps] == [(0, 0)] * 4
+    assert [s["anchor"] for s in steps] == [None] * 4
+    # And without coefficient the policy goes the way it goes without anchor.
+    assert learned(none)[0] == learned(pulled)[0]
+
+
+# --- the monitor ---
+
+
+def test_after_a_roll_back_the_policy_is_the_anchor(run: Run) -> None:
+    # Less entropy than at first, twice in a row, is a collapse here, and nothing else is wrong; the
+    # anchor is the first policy.
+    lax = ("max_step_kl", "max_gradient_ratio", "max_anchor_kl", "max_surprise_rise", "max_drop")
+    alert = {"min_entropy_share": 1.0, "max_clip_fraction": 1.0, **dict.fromkeys(lax, 99.0)}
+    result = run(method="ppo-fixed", steps=8, monitor={"act": True, **alert})
+    steps = read_lines(result.run_dir / "steps.jsonl")
+    rolled = ["roll_back" in step["monitor"]["actions"] for step in steps]
+    assert {True, False} == set(rolled[1:-1])
+    for before, step in zip(rolled, steps[1:], strict=False):
+        # Before the update of the next step, the two say the same again.
+        assert (step["update"]["anchor_kl"] == 0) is before
+    assert result.alarms == {"collapse": sum(rolled)}
+    # Each time the KL coefficient doubles.
+    told = [step["update"]["kl_coef"] for step in steps]
+    assert told == [0.05 * min(16, 2 ** sum(rolled[:n])) for n in range(8)]
+
+
+def test_where_it_only_watches_the_run_is_as_if_nobody_did(run: Run) -> None:
+    alert = {"min_entropy_share": 99.0, "max_step_kl": 1e-9, "max_anchor_kl": 1e-9}
+    calm = {"min_entropy_share": 0.0, "max_step_kl": 1e9, "max_anchor_kl": 1e9}
+    watched = run("watched", steps=6, monitor={"act": False, **alert})
+    unseen = run("unseen", steps=6, monitor={"act": False, **calm, "max_refused_share": 1.0})
+    acted = run("acted", steps=6, monitor={"act": True, **alert})
+    assert watched.alarms.keys() >= {"collapse", "divergence", "drift"}
+    assert learned(watched.run_dir) == learned(unseen.run_dir)
+    assert learned(watched.run_dir) != learned(acted.run_dir)
+
+
+def test_a_gradient_that_is_no_number_stops_no_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, calls = AgentLLM.forward, 0
+
+    def forward(self: AgentLLM, *arguments: Any) -> Evaluation:
+        nonlocal calls
+        calls += 1
+        found = honest(self, *arguments)
+        if calls <= 4 or calls % 3:  # all of the first step, and some later
+            return found
+        return replace(found, logprobs=found.logprobs * math.nan)
+
+    monkeypatch.setattr(AgentLLM, "forward", forward)
+    result = run(ppo={"max_update_kl": None, "replay": 0})
+    steps = read_lines(result.run_dir / "steps.jsonl")
+    skipped = [step["update"]["skipped_minibatches"] for step in steps]
+    assert sum(skipped) == calls // 3 - 1  # but for the third of the first four
+    for step, broken in zip(steps, skipped, strict=True):
+        assert ("divergence" in step["monitor"]["alarms"]) >= (broken > 0)
+    [*_, last] = sorted((result.run_dir / "checkpoints").glob("step-*"))
+    tensors = load_file(last / "tensors.safetensors")
+    assert len(tensors) > 10
+    assert [name for name, tensor in tensors.items() if not tensor.isfinite().all()] == []
+
+
+def test_a_text_that_the_agents_model_cannot_read_stops_no_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = AgentLLM.surprisals
+
+    def surprisals(self: AgentLLM, texts: Sequence[str]) -> list[Surprisal]:
+        found = honest(self, texts)
+        mute = ("sort one text", *plain_instructions())
+        return [
+            cost if text in mute else Surprisal(math.inf, cost.num_tokens)
+            for text, cost in zip(texts, found, strict=True)
+        ]
+
+    monkeypatch.setattr(AgentLLM, "surprisals", surprisals)
+    result = run(guards={"max_surprise": 1.5})
+    assert result.prompt == "sort one text"
+    assert result.candidates["refused"]["babble"] > 0
+
+
+# --- methods end to end ---
+
+
+def test_few_shot_is_the_seed_prompt_with_examples_of_train(
+    target: ScriptedTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = ScriptedTarget.label_scores
+
+    def likes_examples(self: ScriptedTarget, conversations: Any, words: Any) -> LabelScores:
+        # Nothing is right without examples; with the set that shows this text, all is.
+        scores = honest(self, conversations, words)
+        shown = torch.tensor([[system["content"].count("Input:")] for system, _ in conversations])
+        right = scores.label_probs.max(dim=1, keepdim=True).values.eq(scores.label_probs)
+        probs = torch.where(right == (shown > 0), 0.1, 0.9)
+        return LabelScores(probs, scores.num_tokens)
+
+    monkeypatch.setattr(ScriptedTarget, "label_scores", likes_examples)
+    config = tiny_config(
+        method="few-shot",
+        steps=0,
+        selection={"num_demonstrations": 3, "demonstration_sets": 4, "rounds": 1},
+    )
+    task = make_task()
+    result = build.start_run(task, config, tmp_path / "run", Silence())
+    assert result.instruction == result.seed_prompt == "sort one text"
+    assert result.prompt.startswith("sort one text\n\nInput: ")
+    train = {f"Input: {e.text}\nOutput: {e.label}" for e in task.train}
+    assert set(result.prompt.split("\n\n")[1:]) <= train
+    assert result.prompt.count("Input: ") == 3
+    assert (result.test.score, result.seed_test.score) == (1, 0)
+    assert result.readable
+    assert result.readable_prompt == result.prompt
+    assert result.improved
+    # Seed prompt and four sets on 18 examples, then two prompts on the test split.
+    calls = result.cost["target_calls"]
+    assert (calls["training"], calls["validation"], calls["test"]) == (0, 5 * 18, 2 * 18)
+    assert read_lines(tmp_path / "run" / "steps.jsonl") == []
+
+
+def test_seed_is_the_seed_prompt_as_it_is(run: Run) -> None:
+    result = run(method="seed", steps=0)
+    assert result.prompt == result.instruction == result.readable_prompt == "sort one text"
+    assert result.test == result.seed_test == result.readable_test
+    assert not result.improved
+    assert result.max_of_five is None
+    calls = result.cost["target_calls"]
+    assert (calls["training"], calls["validation"], calls["test"]) == (0, 18, 18)
+    assert (result.alarms, result.collapsed, result.anchor_decisions) == ({}, False, {})
+
+
+def test_the_papers_protocol_reads_the_test_split_in_one_call(
+    run: Run, target: ScriptedTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = {example.text for example in make_task().test}
+    honest, calls = ScriptedTarget.label_scores, []
+
+    def label_scores(self: ScriptedTarget, conversations: Any, words: Any) -> LabelScores:
+        calls.append({user["content"] for _, user in conversations} <= test)
+        return honest(self, conversations, words)
+
+    monkeypatch.setattr(ScriptedTarget, "label_scores", label_scores)
+    settings: dict[str, Any] = {"method": "best-of-n", "steps": 3}
+    plain = run("plain", **settings)
+    calls.clear()
+    paper = run("paper", **settings, selection={"paper_protocol": True})
+    assert calls.count(True) == 1
+    assert calls[-1]
+    assert paper.max_of_five is not None
+    found = json.loads((paper.run_dir / "test.json").read_text())["prompts"]
+    scores = {one["prompt"]: sum(one["values"]) / len(one["values"]) for one in found}
+    assert len(scores) >= 5 + 1
+    assert paper.max_of_five.score == max(
+        score for prompt, score in scores.items() if prompt != "sort one text"
+    )
+    assert scores[paper.prompt] == paper.test.score
+    # It chooses nothing: all else is as it was.
+    assert (paper.prompt, paper.test, paper.paired) == (plain.prompt, plain.test, plain.paired)
+
+
+def test_with_guards_off_an_odd_winner_is_told_and_a_readable_prompt_is_given_beside_it(
+    run: Run,
+) -> None:
+    # The tiny agent writes words at random: nothing that anybody would ship.
+    result = run(method="ppo-fixed", steps=6)
+    assert result.improved
+    assert not result.readable
+    assert result.readability.surprise > 1.5 or not result.readability.instruction
+    assert result.readable_prompt != result.prompt
+    assert result.readable_test.n == result.test.n
+    told = json.loads((result.run_dir / "result.json").read_text())
+    assert told["readable"] is False
+    assert told["readability"].keys() == {"surprise", "num_words", "instruction"}
+
+
 def test_result_file_has_what_it_promises(run: Run) -> None:
     result = run()
     content = json.loads((result.run_dir / "result.json").read_text())
-    for part in ("test", "seed_test", "validation"):
+    for part in ("test", "seed_test", "readable_test", "validation", "seed_validation"):
         assert set(content[part]) == {"score", "low", "high", "n", "metric"}
+    assert content["max_of_five"] is None
+    assert content["collapsed"] is result.collapsed is False
+    assert content["alarms"] == result.alarms
     assert set(content["paired"]) == {
         "difference",
         "low",

@@ -16,6 +16,9 @@ from typing import Final, Self
 
 import numpy as np
 
+ODDEST: Final = 1000.0
+"""The surprise of a text whose likelihood is no number; a figure that files can hold."""
+
 _SENTENCE = re.compile(r"[.!?:;,\n]+\s*(?:(?:then|and)\s+)?")
 _LEAD: Final = frozenset(
     (
@@ -108,16 +111,16 @@ class SurpriseScale:
         return cls(float(opening), float(rate), spread)
 
     def surprise(self, nats: float, num_tokens: int) -> float:
-        """Standard deviations above a plain instruction of this length; inf for what is no number.
+        """Standard deviations above a plain instruction of this length, at most ``ODDEST``.
 
         Args:
             nats: Negative log-likelihood of the text.
             num_tokens: Its length, at least 1.
         """
         if not math.isfinite(nats):
-            return math.inf
+            return ODDEST
         odd = (nats - self.opening - self.rate * num_tokens) / math.sqrt(num_tokens)
-        return odd / max(self.spread, 1e-9)
+        return min(ODDEST, odd / max(self.spread, 1e-9))
 
 
 @cache
