@@ -78,7 +78,9 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the results; a comparison in it goes on. [default: studies]"),
+        typer.Option(
+            help="Folder of the results; a comparison in it goes on. [default: runs/comparison]"
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes that share the processor's cores.", min=1)
@@ -136,7 +138,7 @@ def _run(
     from stableprompt.studies.comparison import run_comparison  # loads torch
 
     plan = _plan(told, own, layers)
-    folder = Path(told.get("out") or "studies")
+    folder = Path(told.get("out") or "runs/comparison")
     console = make_console()
     console.print(
         f"{len(plan.tasks)} tasks x {len(plan.arms)} methods x {len(plan.seeds)} seeds, "
