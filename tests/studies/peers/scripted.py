@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from stableprompt.config import RewardConfig, TargetConfig
 from stableprompt.models.targets.interface import LabelScores
@@ -57,7 +58,7 @@ class Scene:
     ) -> None:
         self.target, self.ledger = Target(), Ledger()
         self.task = task or make_task()
-        self.writer = write or Writer()
+        self.writer: Any = write or Writer()
         self.scorer = Scorer(
             self.target,
             TargetTemplate("system", input_format="{text}"),

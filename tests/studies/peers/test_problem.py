@@ -145,7 +145,8 @@ def test_an_error_of_the_target_comes_through_as_well() -> None:
     def fail(*_: Any) -> Any:
         raise ModelError("not finite")
 
-    scene.target.label_scores = fail  # type: ignore[method-assign]
+    target: Any = scene.target
+    target.label_scores = fail
     with pytest.raises(Failure):
         scene.problem.score(GOOD, scene.task.train)
     with pytest.raises(ModelError, match="not finite"), within_budget():
