@@ -23,7 +23,7 @@ from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.example import Example
-from stableprompt.tuning.candidates import Candidate
+from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.update import UpdateStats, ppo_update
@@ -113,15 +113,14 @@ class Session:
 
     def collect(self) -> tuple[Rollout, list[Candidate]]:
         """Write prompts, and score them."""
-        return self.collector.collect(STEP)
+        return self.collector.collect(STEP, CandidatePool())
 
     def update(self, rollout: Rollout, *, ppo_epochs: int | None = None) -> UpdateStats:
         """Learn from them."""
         config = self.workload.config.ppo
         if ppo_epochs is not None:
             config = config.model_copy(update={"ppo_epochs": ppo_epochs})
-        t = self.trainable
-        return ppo_update(t.prepared, t.optimizer, t.accelerator, rollout, config, seed=0)
+        return ppo_update(self.trainable, rollout, config, seed=0)
 
     def step(self) -> tuple[Rollout, list[Candidate]]:
         """A whole step, as the loop does it."""

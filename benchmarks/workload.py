@@ -125,7 +125,11 @@ def load_workload(
                 "reward": {"examples_per_step": num_examples},
                 "ppo": {"prompts_per_step": num_prompts, "minibatch_size": num_prompts},
                 # All checks run, but refuse next to nothing: a step scores what it writes.
-                "guards": {"reject_truncated": False, "max_perplexity_ratio": 1e9},
+                "guards": {
+                    "reject_truncated": False,
+                    "max_surprise": 1e9,
+                    "require_instruction": False,
+                },
             },
             settings,
         )

@@ -34,11 +34,14 @@ from hypothesis import strategies as st
 from stableprompt.build import load_models
 from stableprompt.config import PPOConfig, make_config
 from stableprompt.models.adapters import Role
+from stableprompt.models.agent import Responses
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.training import prepare_training
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tasks.readability import Readability
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.guards import Inspection
 from stableprompt.tuning.update import ppo_update
 from tests.fakes.agents import disturb, make_agent, make_loaded, plain_logprobs
 from tests.fakes.tiny_model import save_tiny_model
@@ -233,7 +236,7 @@ def test_the_unshared_update_learns_what_ours_learns() -> None:
     torch.testing.assert_close(logprobs, rollout.old_logprobs, rtol=0, atol=1e-5)
     torch.testing.assert_close(values, rollout.old_values, rtol=0, atol=1e-5)
 
-    stats = ppo_update(one.prepared, one.optimizer, one.accelerator, rollout, config, seed=3)
+    stats = ppo_update(one, rollout, config, seed=3)
     losses = unshared_update(speaker, other.optimizer, rollout, config, seed=3)
 
     assert len(losses) == 4  # two epochs of two minibatches
@@ -254,7 +257,12 @@ def test_a_naive_step_with_three_copies_does_the_same_step(
     session = Session.of(workload, *load_models(workload.config))
     # What random weights write is babble; two of three shall pass.
     faults = [None, PromptFault.BABBLE, None]
-    monkeypatch.setattr(session.guards, "faults", lambda _responses: faults)
+    plain = Readability(0.0, 1, True)
+
+    def inspect(responses: Responses) -> list[Inspection]:
+        return [Inspection(t, f, plain) for t, f in zip(responses.texts, faults, strict=True)]
+
+    monkeypatch.setattr(session.guards, "inspect", inspect)
     rollout, candidates = session.step()
     loaded = session.agent.loaded
     copies = load_three_copies(

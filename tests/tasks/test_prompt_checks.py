@@ -229,5 +229,6 @@ def test_values_are_words_for_logs() -> None:
         "placeholder",
         "leak",
         "copy",
+        "no_instruction",
         "babble",
     ]

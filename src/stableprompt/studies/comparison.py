@@ -30,7 +30,7 @@ from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.records import Silence
 
 PLAN: Final = "plan.json"
-_RUNS_OF_A_PROCESS: Final = 5  # what memory is not given back after a run is, with the process
+_RUNS_OF_A_PROCESS: Final = 5
 MOST_STEPS: Final = 1000  # where a budget decides: of a policy that asks nothing new any more
 
 
@@ -165,13 +165,19 @@ def _run_all(
             task, config = plan.task(cell.task), plan.config(cell.arm, cell.seed)
             yield cell, run_cell(cell, task, config, cell.path(folder))
         return
+    # Fresh processes now and then: what memory a run does not give back goes with its process.
+    # (``max_tasks_per_child`` would say it, but can hang: python/cpython#115634.)
+    size = workers * _RUNS_OF_A_PROCESS
+    for start in range(0, len(cells), size):
+        yield from _run_some(plan, cells[start : start + size], folder, workers)
+
+
+def _run_some(
+    plan: Plan, cells: Sequence[Cell], folder: Path, workers: int
+) -> Iterator[tuple[Cell, CellRecord]]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=_settle,
-        initargs=(threads,),
-        max_tasks_per_child=_RUNS_OF_A_PROCESS,
+        workers, mp_context=get_context("spawn"), initializer=_settle, initargs=(threads,)
     ) as pool:
         waiting = {
             pool.submit(
