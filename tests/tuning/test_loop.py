@@ -547,6 +547,43 @@ def test_the_papers_protocol_reads_the_test_split_in_one_call(
     assert (paper.prompt, paper.test, paper.paired) == (plain.prompt, plain.test, plain.paired)
 
 
+def test_a_learning_curve_is_drawn_when_the_result_stands(run: Run, target: ScriptedTarget) -> None:
+    plain = run("plain")
+    asked = len(target.seen)
+    target.seen.clear()
+    drawn = run("drawn", selection={"learning_curve": True})
+    assert run_bytes(drawn.run_dir) == run_bytes(plain.run_dir)
+    assert not (plain.run_dir / "curve.json").exists()
+    points = json.loads((drawn.run_dir / "curve.json").read_text())["points"]
+    steps = read_lines(drawn.run_dir / "steps.jsonl")
+    calls = drawn.cost["target_calls"]
+    spent = calls["training"] + calls["validation"]
+    assert [cost for cost, _ in points] == [0, *(s["target_calls"] for s in steps), spent]
+    # By hand: a prompt gets all right where more than 3/7 of its words are liked, see the target.
+    leaders = ["sort one text", *(step["best_prompt"] for step in steps), drawn.prompt]
+    shares = [sum(w in LIKED for w in leader.split()) / len(leader.split()) for leader in leaders]
+    assert [score for _, score in points] == [float(share > 3 / 7) for share in shares]
+    # What it asks comes last, about validation alone, and is in no figure of the result.
+    validation = {example.text for example in make_task().validation}
+    assert all(text in validation for _, text in target.seen[asked:])
+
+
+def test_prompts_that_were_found_elsewhere_compete_in_the_selection(
+    target: ScriptedTarget, tmp_path: Path
+) -> None:
+    config = tiny_config(method="best-of-n", steps=0)
+    found = ["read kindly please", "note note"]
+
+    def search(parts: build.Parts) -> list[str]:
+        assert parts.task == make_task()
+        return found
+
+    result = build.start_run(make_task(), config, tmp_path / "run", Silence(), search=search)
+    assert result.prompt == "read kindly please"
+    assert result.candidates["compared_on_validation"] == 3
+    assert result.cost["target_calls"]["validation"] == 3 * 18
+
+
 def test_with_guards_off_an_odd_winner_is_told_and_a_readable_prompt_is_given_beside_it(
     run: Run,
 ) -> None:

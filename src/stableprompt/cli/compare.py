@@ -190,6 +190,11 @@ def _plan(told: Mapping[str, Any], own: DataOptions, layers: list[dict[str, Any]
             f"--seeds and --budget are whole numbers ({error}); DATA comes before them"
         ) from error
     arms = tuple(parse_arm(name) for name in told.get("methods", ["appo", "best-of-n"]))
+    ours = told.get("ours")
+    if ours and ours not in [arm.name for arm in arms]:
+        raise ConfigError(
+            f"--ours {ours!r} is none of the methods: {', '.join(arm.name for arm in arms)}"
+        )
     return Plan(tasks, arms, seeds, budget, settings)
 
 

@@ -6,10 +6,14 @@ The KL is a term of the *loss*, as printed in StablePrompt eq. 11, with the sign
 a penalty (the paper prints +A and no coefficient). It is not put into the reward.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from stableprompt.ppo.masked import masked_mean
+
+_LARGEST: Final = 20.0  # nats
 
 
 def clipped_policy_loss(
@@ -84,7 +88,8 @@ def anchor_kl(logprobs: Tensor, anchor_logprobs: Tensor, mask: Tensor) -> Tensor
     Returns:
         A scalar.
     """
-    difference = anchor_logprobs - logprobs
+    # Clamped: one token that the other side holds for impossible must not make the mean infinite.
+    difference = (anchor_logprobs - logprobs).clamp(max=_LARGEST)
     # expm1, not exp - 1: early differences are small, and float32 would lose their digits.
     return masked_mean(difference.expm1() - difference, mask)
 

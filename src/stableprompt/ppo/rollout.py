@@ -28,3 +28,14 @@ class Rollout:
     """Value of the state before each token, when it was sampled, (P, T)."""
     rewards: Tensor
     """One reward per prompt, (P,)."""
+    num_sampled: int | None = None
+    """How many rows the policy has just written: the first ones. The others are replayed, and say
+    nothing about its distribution. None: all."""
+
+    @property
+    def sampled_mask(self) -> Tensor:
+        """The mask, with replayed rows out, (P, T)."""
+        mask = self.mask.clone()
+        if self.num_sampled is not None:
+            mask[self.num_sampled :] = False
+        return mask

@@ -91,7 +91,7 @@ def record_of(path: Path, task: str, arm: Arm, seed: int, seconds: float) -> Cel
         readable_prompt=result["readable_prompt"],
         readable_score=result["readable_test"]["score"],
         readable_values=values[result["readable_prompt"]],
-        max_of_five=five["score"] if five and result["candidates"]["unique"] > 1 else None,
+        max_of_five=five["score"] if five else None,
         collapsed=result["collapsed"],
         alarms=result["alarms"],
         curve=tuple((c, s) for c, s in folder.read_json(CURVE)["points"]),

@@ -20,7 +20,7 @@ from typing import Any, Final
 from stableprompt.build import resume, start_run
 from stableprompt.config import TuneConfig, make_config, merge
 from stableprompt.errors import ConfigError, RunError
-from stableprompt.presets import METHODS
+from stableprompt.presets import METHODS, Method
 from stableprompt.runs.folder import RESULT, RunFolder
 from stableprompt.studies.cell import Arm, CellRecord, keep, kept, record_of
 from stableprompt.studies.peers.registry import PEERS
@@ -31,6 +31,7 @@ from stableprompt.tuning.records import Silence
 
 PLAN: Final = "plan.json"
 _RUNS_OF_A_PROCESS: Final = 5
+_OF_THE_PLAN: Final = frozenset({"method", "seed", "budget", "keep_checkpoints"})
 MOST_STEPS: Final = 1000  # where a budget decides: of a policy that asks nothing new any more
 
 
@@ -57,6 +58,14 @@ class Plan:
             twice = sorted({one for one in given if given.count(one) > 1})
             if twice:
                 raise ConfigError(f"the {name} {twice[0]!r} is given twice; give it once")
+        for layer in (self.settings, *(arm.settings for arm in self.arms)):
+            taken = sorted(_OF_THE_PLAN & layer.keys())
+            if taken:
+                raise ConfigError(
+                    f"{taken[0]} is the comparison's own; use --methods, --seeds and --budget"
+                )
+        if len({Cell("", arm, 0).path(Path()) for arm in self.arms}) < len(self.arms):
+            raise ConfigError("two methods have names that differ in punctuation alone")
         for task in self.tasks:
             if task.metric.together is not None:
                 raise ConfigError(
@@ -87,6 +96,10 @@ class Plan:
         }
         own = METHODS[method]
         steps = {} if "steps" in own else {"steps": MOST_STEPS}
+        if "steps" in own:  # a method without a loop gets none by a setting for all
+            fixed["steps"] = own["steps"]
+        if arm.method == Method.SEED:
+            fixed["selection"] |= {"num_demonstrations": 0}
         if "demonstration_sets" in own.get("selection", {}):  # as many as the budget pays for
             fixed["selection"] |= {"demonstration_sets": self.budget}
         return make_config(steps, dict(self.settings), dict(arm.settings), fixed)

@@ -102,7 +102,7 @@ class Collector:
             ids, mask = self._agent.append(ids, mask, again)
             [seed_reward] = {c.seed_reward for c in candidates}
             rewards += [(seed_reward or 0.0) + pool.trusted_gain(prompt) for prompt in again]
-        return self._rollout(query_ids, ids, mask, rewards), candidates
+        return self._rollout(query_ids, ids, mask, rewards, len(candidates)), candidates
 
     def _rollout(
         self,
@@ -110,6 +110,7 @@ class Collector:
         ids: torch.Tensor,
         mask: torch.Tensor,
         rewards: Sequence[float],
+        num_sampled: int,
     ) -> Rollout:
         policy = self._agent.evaluate(query_ids, ids, mask, role=Role.POLICY)
         anchor = policy
@@ -125,6 +126,7 @@ class Collector:
             entropies=policy.entropies,
             old_values=policy.values,
             rewards=torch.tensor(rewards, device=query_ids.device),
+            num_sampled=num_sampled,
         )
 
     def _to_replay(self, pool: CandidatePool, candidates: Sequence[Candidate]) -> list[str]:

@@ -134,7 +134,9 @@ class Monitor:
 
     Attributes:
         config: Thresholds, and whether anything is done.
-        history: Readings so far.
+        history: Readings since the start, or since the last roll back.
+        first: Readings of the run's first step, which later ones are compared with.
+        alarms: How many steps each was raised in.
         rate_scale: What the learning rate is multiplied with by now.
         kl_scale: What the KL coefficient is multiplied with by now.
     """
@@ -144,6 +146,7 @@ class Monitor:
     rate_scale: float = 1.0
     kl_scale: float = 1.0
     alarms: dict[str, int] = field(default_factory=dict)
+    first: Readings | None = None
 
     def settings(self, config: PPOConfig) -> PPOConfig:
         """The settings of the next update: what was set, and what was learned since."""
@@ -161,6 +164,8 @@ class Monitor:
         """
         now = readings_of(candidates, stats, self.history)
         self.history.append(now)
+        if self.first is None:
+            self.first = now
         alarms = self._findings(stats)
         for alarm in alarms:
             self.alarms[alarm] = self.alarms.get(alarm, 0) + 1
@@ -172,7 +177,7 @@ class Monitor:
         if Action.LOWER_RATE in actions:
             self.rate_scale = max(_SLOWEST, self.rate_scale / 2)
         if Action.ROLL_BACK in actions:  # what was forgotten is measured anew from here
-            self.history = self.history[:1]
+            self.history = []
         return Finding(now, alarms, actions)
 
     @property
@@ -195,16 +200,17 @@ class Monitor:
         return tuple(alarm for alarm, holds in rules.items() if holds)
 
     def _has_collapsed(self, step: Readings) -> bool:
-        config, first = self.config, self.history[0]
+        config, first = self.config, self.first or step
         narrow = (
             step.entropy is not None
             and first.entropy is not None
             and step.entropy < config.min_entropy_share * first.entropy
         )
+        # An agent that was so from the start has not collapsed: it has yet to learn.
         return (
             narrow
-            or step.unique_share < config.min_unique_share
-            or step.refused_share > config.max_refused_share
+            or step.unique_share < min(config.min_unique_share, first.unique_share)
+            or step.refused_share > max(config.max_refused_share, first.refused_share)
         )
 
     def _has_diverged(self, now: Readings, stats: UpdateStats) -> bool:
@@ -223,7 +229,7 @@ class Monitor:
         )
 
     def _has_drifted(self, now: Readings) -> bool:
-        rise = now.surprise - self.history[0].surprise
+        rise = now.surprise - (self.first or now).surprise
         far = (now.anchor_kl or 0.0) > self.config.max_anchor_kl
         return far or rise > self.config.max_surprise_rise
 
@@ -240,6 +246,7 @@ class Monitor:
             "rate_scale": self.rate_scale,
             "kl_scale": self.kl_scale,
             "alarms": self.alarms,
+            "first": asdict(self.first) if self.first else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -247,6 +254,7 @@ class Monitor:
         self.history = [Readings(**r) for r in state["history"]]
         self.rate_scale, self.kl_scale = state["rate_scale"], state["kl_scale"]
         self.alarms = dict(state["alarms"])
+        self.first = Readings(**state["first"]) if state["first"] else None
 
 
 def _teaches_nothing(step: Readings) -> bool:

@@ -68,7 +68,11 @@ def race_cost(num_prompts: int, num_examples: int, rounds: int) -> int:
 
 def most_racers(calls: int, num_examples: int, rounds: int) -> int:
     """How many prompts can race for so many calls."""
-    count = 0
-    while race_cost(count + 1, num_examples, rounds) <= calls:
-        count += 1
-    return count
+    low, high = 0, calls // look_sizes(num_examples, rounds)[0] + 1  # each takes a first look
+    while high - low > 1:
+        middle = (low + high) // 2
+        if race_cost(middle, num_examples, rounds) <= calls:
+            low = middle
+        else:
+            high = middle
+    return low

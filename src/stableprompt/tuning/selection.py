@@ -44,7 +44,7 @@ class TestFigures:
     readable_test: Estimate
     paired: PairedComparison
     max_of_five: Estimate | None
-    """The paper's protocol, optimistic; None where it was not asked for."""
+    """The paper's protocol, optimistic; None where it was not asked for, or nothing was written."""
     scores: Mapping[str, PromptScore]
     """Every prompt that was scored on test, with its answers."""
 
@@ -156,7 +156,7 @@ def read_test(
     def figure(prompt: str) -> Estimate:
         return estimate_of(task, task.test, found[prompt], seed=config.seed)
 
-    highest = max(five or [task.seed_prompt], key=lambda prompt: found[prompt].score)
+    highest = max(five, key=lambda prompt: found[prompt].score, default=None)
     return TestFigures(
         test=figure(selection.prompt),
         seed_test=figure(task.seed_prompt),
@@ -168,7 +168,7 @@ def read_test(
             found[selection.prompt],
             seed=config.seed,
         ),
-        max_of_five=figure(highest) if config.selection.paper_protocol else None,
+        max_of_five=figure(highest) if highest is not None else None,
         scores=found,
     )
 

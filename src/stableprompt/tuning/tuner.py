@@ -118,7 +118,7 @@ class Tuner:
 
     def _watch(self, candidates: Sequence[Candidate], stats: UpdateStats | None) -> Finding:
         finding = self._monitor.watch(candidates, stats)
-        if Action.ROLL_BACK in finding.actions:
+        if Action.ROLL_BACK in finding.actions and self._config.anchor.kind != "none":
             apply(AnchorDecision.ROLL_BACK, self._trainable.agent, self._trainable.optimizer)
         return finding
 

@@ -91,7 +91,7 @@ def learn(trainable: Trainable, rollout: Rollout, config: PPOConfig, *, seed: in
         now = trainable.agent.evaluate(
             rollout.query_ids, rollout.response_ids, rollout.mask, role=Role.POLICY
         )
-        moved = float(anchor_kl(rollout.old_logprobs, now.logprobs, rollout.mask))
+        moved = float(anchor_kl(rollout.old_logprobs, now.logprobs, rollout.sampled_mask))
         if moved <= config.max_update_kl:  # false for what is no number, too
             return replace(stats, undone=attempt, update_kl=moved)
         load_training_tensors(trainable, before)
@@ -137,11 +137,13 @@ def ppo_update(
     return UpdateStats(
         policy_loss=sum(losses) / len(losses),
         value_loss=sum(value_losses) / len(value_losses),
-        anchor_kl=float(anchor_kl(rollout.old_logprobs, rollout.anchor_logprobs, rollout.mask)),
+        anchor_kl=float(
+            anchor_kl(rollout.old_logprobs, rollout.anchor_logprobs, rollout.sampled_mask)
+        ),
         step_kl=moves[-1],
         clip_fraction=sum(fractions) / len(fractions),
         gradient_norm=max(norms),
-        entropy=float(masked_mean(rollout.entropies, rollout.mask)),
+        entropy=float(masked_mean(rollout.entropies, rollout.sampled_mask)),
         explained_variance=explained_variance(rollout, returns, config),
         skipped_minibatches=skipped,
         learning_rate=config.learning_rate,
