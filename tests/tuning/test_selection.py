@@ -280,10 +280,10 @@ def test_the_papers_protocol_reads_five_more_in_the_same_call_and_reports_the_hi
     assert figures.test.score == 12 / 18  # the choice stays as it was
 
 
-def test_where_nothing_was_written_the_papers_protocol_has_the_seed_prompt() -> None:
+def test_where_nothing_was_written_the_papers_protocol_says_nothing() -> None:
     scorer = FakeScorer(sort_one_text=(9, 0.1))
     figures = read(scorer, SEED, selection={"paper_protocol": True})
-    assert figures.max_of_five == figures.seed_test
+    assert figures.max_of_five is None
 
 
 def test_both_prompts_are_scored_on_the_same_test_examples() -> None:
