@@ -127,7 +127,7 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 # Every answer of the monitor is given (thresholds that nobody keeps), what leads is shown and
 # replayed, updates are taken back, and the budget ends the run before its steps do.
-BUDGET = 700
+BUDGET = 600
 EVERYTHING: dict[str, Any] = {
     "steps": 12,
     "budget": BUDGET,
@@ -135,7 +135,7 @@ EVERYTHING: dict[str, Any] = {
     "ppo": {"replay": 3, "max_update_kl": 0.005},
     "anchor": {"update_threshold": 0.0, "certainty": 0.2},
     "monitor": {
-        "min_entropy_share": 1.0,
+        "min_entropy_share": 1.5,
         "max_step_kl": 0.002,
         "max_anchor_kl": 0.002,
         "max_drop": 1e-6,

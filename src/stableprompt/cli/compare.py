@@ -101,12 +101,9 @@ def command(
         typer.Option("--set", help="Any setting, for all methods alike."),
     ] = None,
 ) -> None:
-    """Compare methods on the same tasks, splits and number of target calls.
-
-    Example: stableprompt compare sst2 agnews --methods appo best-of-n --seeds 0 1 2 --budget 2000
-    """
+    """Compare methods on the same tasks, splits and number of target calls."""
     flags = {
-        "tasks": data or None,
+        "tasks": data,
         "methods": methods.replace(";", " ").split() if methods else None,
         "seeds": seeds.replace(",", " ").split() if seeds else None,
         "budget": budget,
@@ -115,7 +112,7 @@ def command(
         "limit": limit,
     }
     own = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
-    told = _read(plan) | {name: value for name, value in flags.items() if value is not None}
+    told = _read(plan) | {name: value for name, value in flags.items() if value not in (None, [])}
     _run(told, own, parse_assignments(assignments or []), workers)
 
 
