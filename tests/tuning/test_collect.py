@@ -370,7 +370,9 @@ def test_replayed_prompts_earn_the_seed_reward_and_their_trusted_gain() -> None:
     plain, candidates = replaying("please sort", "sort pick", replay=0).collect(pool=pool)
     rollout, same = bench.collect(pool=pool)
     assert same == candidates  # what is replayed is no candidate: it would be counted again
-    assert len(plain.rewards) == 2
+    assert len(plain.rewards) == plain.num_sampled == rollout.num_sampled == 2
+    assert not rollout.sampled_mask[2:].any()
+    assert torch.equal(rollout.sampled_mask[:2], rollout.mask[:2])
     # The seed prompt earns 0 - 0.5 * 0.6 = -0.3.
     assert rollout.rewards[:2].tolist() == plain.rewards.tolist()
     assert rollout.rewards[2:].tolist() == pytest.approx([0.45, 0.2], abs=1e-6)

@@ -412,6 +412,16 @@ def test_after_a_roll_back_the_policy_is_the_anchor(run: Run) -> None:
     assert told == [0.05 * min(16, 2 ** sum(rolled[:n])) for n in range(8)]
 
 
+def test_without_an_anchor_there_is_nowhere_to_roll_back_to(run: Run) -> None:
+    alert = {"min_entropy_share": 99.0, "max_step_kl": 99.0, "max_clip_fraction": 1.0}
+    free: dict[str, Any] = {"steps": 5, "anchor": {"kind": "none"}, "ppo": {"max_update_kl": None}}
+    acted = run("acted", **free, monitor={"act": True, **alert})
+    watched = run("watched", **free, monitor={"act": False, **alert})
+    steps = read_lines(acted.run_dir / "steps.jsonl")
+    assert any("roll_back" in step["monitor"]["actions"] for step in steps[:-1])
+    assert learned(acted.run_dir) == learned(watched.run_dir)
+
+
 def test_where_it_only_watches_the_run_is_as_if_nobody_did(run: Run) -> None:
     alert = {"min_entropy_share": 99.0, "max_step_kl": 1e-9, "max_anchor_kl": 1e-9}
     calm = {"min_entropy_share": 0.0, "max_step_kl": 1e9, "max_anchor_kl": 1e9}

@@ -294,8 +294,8 @@ def test_forgetting_is_a_mean_gain_far_below_the_best_before() -> None:
 def test_forgetting_needs_six_steps_and_no_step_counts_on_both_sides() -> None:
     assert alarms_of(gains(9.0, 9.0, 9.0, 0.0, 0.0)) == ()
     assert alarms_of(gains(9.0, 9.0, 9.0, 0.0, 0.0, 0.0)) == (Alarm.FORGETTING,)
-    # Means: -3 before; then 0, 3 and 3, and 0 now. The 3s share steps with what is now.
-    assert alarms_of(gains(-3.0, -3.0, -3.0, 9.0, 0.0, 0.0)) == ()
+    # Means of three: 3, 6, 6 and 3 now. The 6s share steps with what is now.
+    assert alarms_of(gains(0.0, 0.0, 9.0, 9.0, 0.0, 0.0)) == ()
 
 
 def test_nothing_to_learn_is_equal_rewards_or_no_gradient_three_steps_in_a_row() -> None:
@@ -414,6 +414,20 @@ def test_after_a_roll_back_it_is_measured_anew_from_the_first_step() -> None:
     # Otherwise the same drop would be found again, and the policy never leave the anchor.
     for candidates, update in gains(0.0, 0.0):
         assert watching.watch(candidates, update).alarms == ()
+
+
+def test_after_a_roll_back_one_step_is_no_collapse_either() -> None:
+    watching, found = watched([HEALTHY, (few(1), STATS), (few(1), STATS)])
+    assert found[-1].alarms == (Alarm.COLLAPSE,)
+    assert watching.watch(few(1), STATS).alarms == ()
+    assert watching.watch(few(1), STATS).alarms == (Alarm.COLLAPSE,)
+
+
+def test_after_a_roll_back_the_first_step_is_still_that_of_the_run() -> None:
+    odd = step_of(surprises=[1.5] * 4)
+    _, found = watched([HEALTHY, (few(1), STATS), (few(1), STATS), (odd, STATS)])
+    assert Action.ROLL_BACK in found[2].actions
+    assert found[3].alarms == (Alarm.DRIFT,)  # 1.5 above the first; not 0 above itself
 
 
 def test_steps_with_an_alarm_are_counted() -> None:

@@ -251,7 +251,7 @@ def read(scorer: Any, prompt: str, *, readable: str | None = None, **more: Any) 
 
 def test_the_readable_prompt_is_read_too_in_the_same_call() -> None:
     scorer = FakeScorer(sort_one_text=(9, 0.1), zqx=(14, 0.1), good=(12, 0.1))
-    figures = read(scorer, "zqx", readable="good")
+    figures = read(scorer, "zqx", readable="good", pool=pool_of(other=1.0))
     assert scorer.asked == [(prompt, Purpose.TEST) for prompt in (SEED, "zqx", "good")]
     assert (figures.test.score, figures.readable_test.score) == (14 / 18, 12 / 18)
     assert figures.max_of_five is None

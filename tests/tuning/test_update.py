@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -307,6 +307,44 @@ def test_with_one_it_moves() -> None:
 def test_an_anchor_that_is_the_policy_has_no_kl() -> None:
     stats, _ = real_update(learning_rate=1e-2)
     assert stats.anchor_kl == 0
+
+
+# --- replayed rows ---
+
+
+def test_replayed_rows_are_learned_from_but_say_nothing_of_the_policys_distribution() -> None:
+    # Three rows of one token, the last of them replayed; the anchor is 0.2, 0 and 5 behind. Mean 1,
+    # deviations 0, -1, 1 over the root of 2/3: advantages 0, -1.2247, 1.2247, over 3 tokens.
+    written = make_rollout([1.0, 0.0, 2.0], anchor_behind=[[0.2], [0.0], [5.0]])
+    rollout = replace(written, num_sampled=2, entropies=torch.tensor([[0.5], [1.0], [99.0]]))
+    agent, stats = update(rollout)
+    step = 0.1 * math.sqrt(1.5) / 3
+    assert moved(agent, rollout) == pytest.approx([0.0, -step, step], abs=1e-6)
+    assert stats.anchor_kl == pytest.approx((math.exp(-0.2) - 1 + 0.2) / 2, abs=1e-6)
+    assert stats.entropy == pytest.approx(0.75)
+    assert update(written)[1].anchor_kl > 1  # where all were written, all count
+
+
+def test_how_far_an_update_went_is_measured_on_what_was_sampled() -> None:
+    trainable, rollout = trained_once()
+    before = training_tensors(trainable)
+    reached = []
+    for count in (6, 2):
+        part = replace(rollout, num_sampled=count)
+        reached.append(learn(trainable, part, config(max_update_kl=99.0, **FAR), seed=1).update_kl)
+        load_training_tensors(trainable, before)
+    ppo_update(trainable, rollout, config(**FAR), seed=1)
+    first_two = replace(
+        rollout,
+        response_ids=rollout.response_ids[:2],
+        mask=rollout.mask[:2],
+        old_logprobs=rollout.old_logprobs[:2],
+    )
+    assert reached == [
+        pytest.approx(kl_of(trainable, rollout), rel=1e-3),
+        pytest.approx(kl_of(trainable, first_two), rel=1e-3),
+    ]
+    assert reached[0] != pytest.approx(reached[1], rel=0.05)
 
 
 # --- how well the value head foresaw ---
