@@ -1,11 +1,14 @@
 """``stableprompt compare`` as a person calls it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from stableprompt.cli.compare import PEER_NAMES, _join_lists, parse_arm
+from stableprompt.cli.compare import PEER_NAMES, _join_lists, command_of, parse_arm
+from stableprompt.cli.data_options import DataOptions
+from stableprompt.cli.plan_file import Told, read_plan
 from stableprompt.errors import ConfigError
 from stableprompt.studies.peers.registry import PEERS
 from tests.cli.conftest import SMALL, Invoke, assert_fits, options
@@ -70,6 +73,11 @@ def test_methods_are_compared_and_the_same_command_goes_on(invoke: Invoke, model
     assert again.exit_code == 0, again.output
     assert "[1/4]" not in again.stdout  # nothing was left to do
     assert json.loads(Path("out/comparison.json").read_text())["methods"] == content["methods"]
+    call[call.index("best-of-n") : call.index("--seeds")] = ["seed"]
+    alone = invoke(*call, *small())  # what the folder has of other methods stays in the table
+    assert alone.exit_code == 0, alone.output
+    shown = json.loads(Path("out/comparison.json").read_text())["methods"]
+    assert sorted(m["method"] for m in shown) == ["best-of-n", "seed"]
 
 
 @pytest.mark.parametrize(
@@ -102,13 +110,47 @@ def test_a_plan_is_a_file_and_unknown_names_in_it_are_refused(invoke: Invoke) ->
 
 @pytest.mark.parametrize("plan", sorted(Path(__file__).parents[2].glob("studies/*.toml")))
 def test_the_plans_of_the_project_are_plans(plan: Path) -> None:
-    from stableprompt.cli.compare import _read
     from stableprompt.studies.comparison import Plan
     from tests.fakes.word_agent import make_task
 
-    told = _read(plan)
-    arms = tuple(parse_arm(name) for name in told["methods"])
-    made = Plan(
-        (make_task(),), arms, tuple(told["seeds"]), told["budget"], told.get("settings", {})
-    )
-    assert len(list(made.cells())) == len(arms) * len(told["seeds"])
+    told = read_plan(plan, {})
+    arms = tuple(parse_arm(name) for name in told.methods)
+    made = Plan((make_task(),), arms, tuple(told.seeds), told.budget, told.settings)
+    assert len(list(made.cells())) == len(arms) * len(told.seeds)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seeds = 3", "seeds must be whole numbers, as in [0, 1, 2]"),
+        ('seeds = "012"', "found '012'"),
+        ('tasks = "sst2"', "tasks must be a list of files or names"),
+        ("limit = 100", "limit must be numbers of examples by split"),
+        ('budget = "many"', "budget must be a whole number of target calls, found 'many'"),
+        ("budget = 0", "found 0"),
+        ("methods = [1]", "methods must be a list of names"),
+        ("settings = 1", "settings must be a table"),
+        ("ours = 1", "ours must be a text, found 1"),
+    ],
+)
+def test_a_value_of_a_plan_that_cannot_be_is_one_line(
+    invoke: Invoke, line: str, message: str
+) -> None:
+    tasks = "" if line.startswith("tasks") else 'tasks = ["support"]\n'
+    Path("plan.toml").write_text(tasks + line, encoding="utf-8")
+    done = invoke("compare", "--plan", "plan.toml")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+    assert message in done.stderr
+    assert not Path("runs").exists()
+
+
+def test_the_command_in_the_results_is_the_whole_comparison() -> None:
+    told = Told(tasks=["a b.csv"], seeds=[0, 2], limit={"test": 9}, settings={"ppo": {"replay": 0}})
+    own = DataOptions(text=["body"], label="team", seed_prompt="Say it's so.")
+    command = command_of(told, own, [{"ppo": {"max_update_kl": None}}])
+    assert shlex.split(command) == [
+        *("stableprompt", "compare", "a b.csv", "--methods", "appo", "best-of-n"),
+        *("--seeds", "0", "2", "--budget", "2000", "--ours", "appo", "--limit", "test=9"),
+        *("--text", "body", "--label", "team", "--seed-prompt", "Say it's so."),
+        *("--set", "ppo.replay=0", "--set", "ppo.max_update_kl=null"),
+    ]

@@ -17,6 +17,8 @@ from stableprompt.studies import comparison
 from stableprompt.studies.cell import Arm, CellRecord
 from stableprompt.studies.comparison import Plan, run_comparison
 from stableprompt.studies.table import content_of, markdown_of
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.metrics.custom import custom_metric
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import TINY
 
@@ -87,6 +89,27 @@ def test_what_is_done_is_not_done_again_and_more_can_be_added(
     assert more[0] == first[0]
     saved = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert (sorted(saved["arms"]), saved["seeds"]) == (["appo", "seed"], [0, 1])
+
+
+def test_two_at_once_on_one_folder_are_kept_apart(
+    targets: list[CountingTarget], tmp_path: Path
+) -> None:
+    with comparison._alone(tmp_path / "out"):
+        with pytest.raises(RunError, match="another process is at the comparison in"):
+            run(plan("seed"), tmp_path / "out")
+        run(plan("seed"), tmp_path / "other")
+    assert len(run(plan("seed"), tmp_path / "out")) == 1
+
+
+def test_a_function_of_the_users_own_stays_in_this_process(tmp_path: Path) -> None:
+    def graded(example: Example, prediction: str) -> float:
+        return float(prediction in example.answers)
+
+    task = replace(make_task(), metric=custom_metric(graded))
+    made = Plan((task,), (Arm("seed", "seed"),), (0,), 2000, {})
+    with pytest.raises(ConfigError, match="use --workers 1"):
+        comparison.run_comparison(made, tmp_path / "out", workers=2, told=lambda *_: None)
+    assert not (tmp_path / "out").exists()
 
 
 class Killed(Exception):

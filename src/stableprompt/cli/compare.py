@@ -1,7 +1,9 @@
 """``stableprompt compare``: several methods on the same tasks at the same budget."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +21,14 @@ from stableprompt.cli.data_options import (
     TextOption,
 )
 from stableprompt.cli.reporting import INTERRUPTED, make_console, one_line_errors
-from stableprompt.cli.settings import parse_assignments
+from stableprompt.cli.settings import flattened, parse_assignments
 from stableprompt.errors import ConfigError
 from stableprompt.presets import METHODS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stableprompt.cli.plan_file import Told
     from stableprompt.studies.cell import Arm, CellRecord
     from stableprompt.studies.comparison import Plan
 
@@ -112,30 +115,16 @@ def command(
         "limit": limit,
     }
     own = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
-    told = _read(plan) | {name: value for name, value in flags.items() if value not in (None, [])}
-    _run(told, own, parse_assignments(assignments or []), workers)
+    from stableprompt.cli.plan_file import read_plan  # loads pydantic
+
+    _run(read_plan(plan, flags), own, parse_assignments(assignments or []), workers)
 
 
-def _read(plan: Path | None) -> dict[str, Any]:
-    if plan is None:
-        return {}
-    from stableprompt.cli.settings_file import read_settings
-
-    told = read_settings(plan)
-    known = {"tasks", "methods", "seeds", "budget", "ours", "out", "settings", "limit"}
-    unknown = sorted(told.keys() - known)
-    if unknown:
-        raise ConfigError(f"{plan} has {unknown[0]!r}; a plan has {', '.join(sorted(known))}")
-    return told
-
-
-def _run(
-    told: Mapping[str, Any], own: DataOptions, layers: list[dict[str, Any]], workers: int
-) -> None:
-    from stableprompt.studies.comparison import run_comparison  # loads torch
+def _run(told: "Told", own: DataOptions, layers: list[dict[str, Any]], workers: int) -> None:
+    from stableprompt.studies.comparison import finished, run_comparison  # loads torch
 
     plan = _plan(told, own, layers)
-    folder = Path(told.get("out") or "runs/comparison")
+    folder = told.out
     console = make_console()
     console.print(
         f"{len(plan.tasks)} tasks x {len(plan.arms)} methods x {len(plan.seeds)} seeds, "
@@ -147,12 +136,11 @@ def _run(
         console.print(_line(record, done, total))
 
     try:
-        records = run_comparison(plan, folder, workers=workers, told=tell)
+        run_comparison(plan, folder, workers=workers, told=tell)
     except KeyboardInterrupt as interrupt:
         typer.echo("interrupted; the same command goes on where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from interrupt
-    ours = str(told.get("ours") or plan.arms[0].name)
-    _write(console, plan, records, folder, ours)
+    _write(console, finished(plan, folder), plan, told, command_of(told, own, layers))
     console.print(f"{time.perf_counter() - started:.0f} s")
 
 
@@ -164,35 +152,22 @@ def _line(record: "CellRecord", done: int, total: int) -> str:
     )
 
 
-def _plan(told: Mapping[str, Any], own: DataOptions, layers: list[dict[str, Any]]) -> "Plan":
+def _plan(told: "Told", own: DataOptions, layers: list[dict[str, Any]]) -> "Plan":
     from stableprompt.cli.data import load_task
     from stableprompt.config import make_config, merge
     from stableprompt.studies.comparison import Plan
 
-    if not told.get("tasks"):
-        raise ConfigError("DATA is missing; give a file or names that `stableprompt tasks` lists")
-    settings = merge(dict(told.get("settings", {})), *layers)
+    settings = merge(told.settings, *layers)
     split_seed = make_config(settings).split_seed
-    limit = told.get("limit")
-    given = DataOptions(
-        **{name: getattr(own, name) for name in own.__dataclass_fields__ if name != "limit"},
-        limit=[f"{k}={v}" for k, v in limit.items()] if isinstance(limit, dict) else limit,
-    )
-    tasks = tuple(load_task(name, given, seed=split_seed) for name in told["tasks"])
-    try:
-        seeds = tuple(int(seed) for seed in told.get("seeds", [0]))
-        budget = int(told.get("budget", 2000))
-    except (TypeError, ValueError) as error:
+    limit = told.limit
+    given = replace(own, limit=_assigned(limit) if isinstance(limit, dict) else limit)
+    tasks = tuple(load_task(name, given, seed=split_seed) for name in told.tasks)
+    arms = tuple(parse_arm(name) for name in told.methods)
+    if told.ours and told.ours not in [arm.name for arm in arms]:
         raise ConfigError(
-            f"--seeds and --budget are whole numbers ({error}); DATA comes before them"
-        ) from error
-    arms = tuple(parse_arm(name) for name in told.get("methods", ["appo", "best-of-n"]))
-    ours = told.get("ours")
-    if ours and ours not in [arm.name for arm in arms]:
-        raise ConfigError(
-            f"--ours {ours!r} is none of the methods: {', '.join(arm.name for arm in arms)}"
+            f"--ours {told.ours!r} is none of the methods: {', '.join(arm.name for arm in arms)}"
         )
-    return Plan(tasks, arms, seeds, budget, settings)
+    return Plan(tasks, arms, tuple(told.seeds), told.budget, settings)
 
 
 def parse_arm(text: str) -> "Arm":
@@ -206,11 +181,7 @@ def parse_arm(text: str) -> "Arm":
 
 
 def _write(
-    console: "Console",
-    plan: "Plan",
-    records: Sequence["CellRecord"],
-    folder: Path,
-    ours: str,
+    console: "Console", records: Sequence["CellRecord"], plan: "Plan", told: "Told", command: str
 ) -> None:
     from stableprompt.runs.folder import RunFolder
     from stableprompt.studies.comparison import shared_setting
@@ -219,12 +190,12 @@ def _write(
 
     content = content_of(
         records,
-        ours=ours,
+        ours=told.ours or plan.arms[0].name,
         plan=plan.to_dict(),
-        setting=shared_setting(plan, folder),
-        command=_command(plan, folder, ours),
+        setting=shared_setting(plan, told.out),
+        command=command,
     )
-    out = RunFolder(folder)
+    out = RunFolder(told.out)
     out.write_json("comparison.json", content)
     out.write_text("comparison.md", markdown_of(content))
     console.print()
@@ -243,10 +214,23 @@ def _write(
         console.print(f"no pictures: {error}")
 
 
-def _command(plan: "Plan", folder: Path, ours: str) -> str:
-    tasks = " ".join(task.name for task in plan.tasks)
-    arms, seeds = " ".join(arm.name for arm in plan.arms), " ".join(map(str, plan.seeds))
-    return (
-        f"stableprompt compare {tasks} --methods {arms} --seeds {seeds} --budget {plan.budget} "
-        f"--ours {ours}"
-    )
+def command_of(told: "Told", own: DataOptions, layers: Sequence[dict[str, Any]]) -> str:
+    """What makes the same comparison anew, wherever the data lies and without a plan file."""
+    from stableprompt.config import merge
+
+    words = [*told.tasks, "--methods", *told.methods, "--seeds", *map(str, told.seeds)]
+    words += ["--budget", str(told.budget), "--ours", told.ours or told.methods[0]]
+    limit = told.limit
+    for one in _assigned(limit) if isinstance(limit, dict) else limit:
+        words += ["--limit", one]
+    for name in ("text", "label", "choices", "kind", "metric", "seed_prompt"):
+        given = getattr(own, name)
+        for one in given if isinstance(given, list) else [given] if given else []:
+            words += [f"--{name.replace('_', '-')}", one]
+    for setting, value in flattened(merge(told.settings, *layers)).items():
+        words += ["--set", f"{setting}={'null' if value is None else value}"]
+    return shlex.join(["stableprompt", "compare", *words])
+
+
+def _assigned(limit: Mapping[str, int]) -> list[str]:
+    return [f"{split}={count}" for split, count in limit.items()]

@@ -1,5 +1,6 @@
 """``--set ppo.learning_rate=1e-4`` and flags into nested settings."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from stableprompt.errors import ConfigError
@@ -11,6 +12,19 @@ def nested(dotted: str, value: Any) -> dict[str, Any]:
     for part in reversed(dotted.split(".")):
         settings = {part: settings}
     return dict(settings)
+
+
+def flattened(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names, as ``--set`` takes them.
+
+    >>> flattened({"ppo": {"replay": 0}, "steps": 5})
+    {'ppo.replay': 0, 'steps': 5}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, Mapping)
+        flat |= flattened(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
+    return flat
 
 
 def parse_assignments(assignments: list[str]) -> list[dict[str, Any]]:

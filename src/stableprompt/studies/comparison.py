@@ -12,10 +12,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
+
+from filelock import FileLock, Timeout
 
 from stableprompt.build import resume, start_run
 from stableprompt.config import TuneConfig, make_config, merge
@@ -25,6 +28,7 @@ from stableprompt.runs.folder import RESULT, RunFolder
 from stableprompt.studies.cell import Arm, CellRecord, keep, kept, record_of
 from stableprompt.studies.peers.registry import PEERS
 from stableprompt.tasks.archive import task_from_dict, task_to_dict
+from stableprompt.tasks.metrics.registry import METRICS
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.records import Silence
@@ -158,16 +162,58 @@ def run_comparison(plan: Plan, folder: Path, *, workers: int, told: Told) -> lis
         told: Hears of each run.
 
     Raises:
-        RunError: the folder holds something else, or was made with another budget or settings.
+        RunError: the folder holds something else, was made with another budget or settings, or
+            another process is at it.
+        ConfigError: processes of their own cannot be given a metric of the user's own.
     """
-    _claim(plan, folder)
-    paths = [cell.path(folder) for cell in plan.cells()]
-    done = {path: record for path in paths if (record := kept(path)) is not None}
-    left = [cell for cell in plan.cells() if cell.path(folder) not in done]
-    for cell, record in _run_all(plan, left, folder, workers):
-        done[cell.path(folder)] = record
-        told(record, len(done), len(paths))
+    for task in plan.tasks if workers > 1 else ():
+        if task.metric.name not in METRICS:
+            raise ConfigError(
+                f"the metric {task.metric.name!r} is a function of your own, which cannot be "
+                "handed to other processes; use --workers 1"
+            )
+    with _alone(folder):
+        _claim(plan, folder)
+        paths = [cell.path(folder) for cell in plan.cells()]
+        done = {path: record for path in paths if (record := kept(path)) is not None}
+        left = [cell for cell in plan.cells() if cell.path(folder) not in done]
+        for cell, record in _run_all(plan, left, folder, workers):
+            done[cell.path(folder)] = record
+            told(record, len(done), len(paths))
     return [done[path] for path in paths]
+
+
+def finished(plan: Plan, folder: Path) -> list[CellRecord]:
+    """What the folder has on a plan's tasks and seeds, by methods of earlier calls too."""
+    arms = {arm.name: arm for arm in plan.arms}
+    for name, own in RunFolder(folder).read_json(PLAN)["arms"].items():
+        settings = {key: value for key, value in own.items() if key != "method"}
+        arms.setdefault(name, Arm(name, own["method"], settings))
+    cells = [
+        Cell(task.name, arm, seed)
+        for seed in plan.seeds
+        for task in plan.tasks
+        for arm in arms.values()
+    ]
+    return [record for cell in cells if (record := kept(cell.path(folder))) is not None]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others out of a comparison's folder: two at once would delete each other's runs."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(
+            f"another process is at the comparison in {folder}; wait for it, or choose another "
+            "--out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run_all(
@@ -235,8 +281,10 @@ def run_cell(cell: Cell, task: Task, config: TuneConfig, path: Path) -> CellReco
         shutil.rmtree(path, ignore_errors=True)  # a peer's search cannot be continued
         run_peer(cell.arm.method, task, config, path)
     elif not (path / RESULT).is_file():
-        # A run that was killed before its settings were written has nothing to continue.
-        if (path / "config.json").is_file() and (path / "task.json").is_file():
+        # A run that was killed before its settings were written has nothing to continue, and a
+        # function of the user's own cannot be read back.
+        started_before = (path / "config.json").is_file() and (path / "task.json").is_file()
+        if started_before and task.metric.name in METRICS:
             resume(path)
         else:
             shutil.rmtree(path, ignore_errors=True)
