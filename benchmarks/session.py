@@ -26,6 +26,7 @@ from stableprompt.tasks.example import Example
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
 from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.rules import Rules
 from stableprompt.tuning.update import UpdateStats, ppo_update
 
 STEP = 0
@@ -91,7 +92,7 @@ class Session:
     def of(cls, workload: Workload, agent: AgentLLM, target: TargetLLM) -> "Session":
         """With models that are loaded already."""
         markup = [*special_tokens(agent.tokenizer), *target.markup()]
-        guards = Guards(workload.config.guards, agent, workload.task, markup)
+        guards = Guards(workload.config.guards, agent, Rules.of(workload.task), markup)
         _move_policy(agent)
         start = {name: tensor.clone() for name, tensor in agent.tensors().items()}
         return cls(workload, agent, target, guards, start)
@@ -113,7 +114,7 @@ class Session:
 
     def collect(self) -> tuple[Rollout, list[Candidate]]:
         """Write prompts, and score them."""
-        return self.collector.collect(STEP, CandidatePool())
+        return self.collector.collect(STEP, CandidatePool(self.workload.task.seed_prompt))
 
     def update(self, rollout: Rollout, *, ppo_epochs: int | None = None) -> UpdateStats:
         """Learn from them."""

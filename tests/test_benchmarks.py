@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from stableprompt.build import load_models
 from stableprompt.config import PPOConfig, make_config
 from stableprompt.models.adapters import Role
-from stableprompt.models.agent import Responses
+from stableprompt.models.responses import Responses
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.training import prepare_training
 from stableprompt.ppo.rollout import Rollout
@@ -259,7 +259,7 @@ def test_a_naive_step_with_three_copies_does_the_same_step(
     faults = [None, PromptFault.BABBLE, None]
     plain = Readability(0.0, 1, True)
 
-    def inspect(responses: Responses) -> list[Inspection]:
+    def inspect(responses: Responses, inputs: object = ()) -> list[Inspection]:
         return [Inspection(t, f, plain) for t, f in zip(responses.texts, faults, strict=True)]
 
     monkeypatch.setattr(session.guards, "inspect", inspect)

@@ -14,12 +14,13 @@ from stableprompt.models.chat import special_tokens
 from stableprompt.models.hardware import options_of, pick_hardware
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.training import prepare_training
-from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
+from stableprompt.prompt_writer import PromptWriter, WriterCard
+from stableprompt.runs.folder import CONFIG, TASK, WRITER, RunFolder, default_run_dir
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.speakers import bundled_writer as bundled_writer
-from stableprompt.speakers import load_models, load_target
+from stableprompt.speakers import load_models, load_target, target_of
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
 from stableprompt.tasks.metrics.registry import JUDGE, require_available
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
@@ -28,9 +29,12 @@ from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.checks import require_enough_examples
+from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.per_input import WriterTrial
 from stableprompt.tuning.records import Observer, Silence, TuneResult
 from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
+from stableprompt.tuning.rules import Rules
 from stableprompt.tuning.selection import estimate_of
 from stableprompt.tuning.tuner import Tuner
 from stableprompt.version import __version__
@@ -172,12 +176,20 @@ def _run(
     agent, target = models
     scorer = make_scorer(task, config, target)
     markup = [*special_tokens(agent.tokenizer), *target.markup()]
-    guards = Guards(config.guards, agent, task, markup)
+    guards = Guards(config.guards, agent, Rules.of(task), markup)
     trainable = prepare_training(agent, config.ppo.learning_rate)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
     if search is not None:
         tuner.consider(search(Parts(task, agent, scorer)))
-    return tuner.run(_setting(task, config, agent, target))
+    setting = _setting(task, config, agent, target)
+    if config.per_input.mode == "off":
+        return tuner.run(setting)
+    card = WriterCard.of(task, config, markup)
+    collector = Collector(agent, scorer, card.guards_for(agent), task, config)
+    alone = make_scorer(task, config, target_of(agent, config))
+    result = tuner.run(setting, WriterTrial(collector, scorer, alone, task, config))
+    PromptWriter(agent, card.with_result(result)).save_pretrained(folder.path / WRITER)
+    return result
 
 
 def make_scorer(task: Task, config: TuneConfig, target: TargetLLM) -> Scorer:

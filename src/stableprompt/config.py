@@ -12,6 +12,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.presets import METHODS as METHODS
 from stableprompt.presets import PRESETS as PRESETS
 from stableprompt.presets import Method as Method
+from stableprompt.presets import merge as merge
 
 
 class Section(BaseModel):
@@ -173,6 +174,17 @@ class AnchorConfig(Section):
     no more. 1: all of them at once, as in the paper."""
 
 
+class PerInputConfig(Section):
+    """Prompts that are written for each input (test-time editing), instead of one for all."""
+
+    mode: Literal["off", "on", "auto"] = "off"
+    """on: train a writer; auto: ship the one prompt for all unless validation says that it pays."""
+    prompts: int = Field(4, ge=2)
+    """Prompts written for each input of a step; ppo.prompts_per_step / prompts inputs."""
+    certainty: float = Field(1.0, ge=0)
+    """auto: so many standard errors must the lead on validation be worth."""
+
+
 class MonitorConfig(Section):
     """What is watched in every run; formulas and thresholds are in docs/metrics.md."""
 
@@ -274,9 +286,17 @@ class TuneConfig(Section):
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
     anchor: AnchorConfig = AnchorConfig()
+    per_input: PerInputConfig = PerInputConfig()
     monitor: MonitorConfig = MonitorConfig()
     guards: GuardConfig = GuardConfig()
     selection: SelectionConfig = SelectionConfig()
+
+    @property
+    def examples_per_step(self) -> int:
+        """Training examples that a step scores prompts on: for all inputs, or one by one."""
+        if self.per_input.mode == "off":
+            return self.reward.examples_per_step
+        return self.ppo.prompts_per_step // self.per_input.prompts
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -288,6 +308,8 @@ class TuneConfig(Section):
                 f"method {self.method!r} means ppo.learning {learning}, found "
                 f"{self.ppo.learning}; choose another method"
             )
+        if self.per_input.mode != "off" and self.ppo.prompts_per_step % self.per_input.prompts:
+            raise ValueError("ppo.prompts_per_step must be a multiple of per_input.prompts")
         adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
         if adaptive and 0 < self.steps < self.anchor.update_period:
             raise ValueError(
@@ -295,18 +317,6 @@ class TuneConfig(Section):
                 "steps; lower it, or raise steps"
             )
         return self
-
-
-def merge(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings, later layers over earlier ones."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if isinstance(value, dict) and isinstance(merged.get(key), dict):
-                merged[key] = merge(merged[key], value)
-            else:
-                merged[key] = value
-    return merged
 
 
 def make_config(*layers: dict[str, Any], preset: str = "default") -> TuneConfig:

@@ -66,11 +66,20 @@ _PAPER_TRAINING: dict[str, Any] = {
 }
 
 
-def _with(settings: dict[str, Any], **sections: dict[str, Any]) -> dict[str, Any]:
-    merged = {name: dict(section) for name, section in settings.items()}
-    for name, section in sections.items():
-        merged[name] = {**merged.get(name, {}), **section}
+def merge(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings, later layers over earlier ones."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, dict) and isinstance(merged.get(key), dict):
+                merged[key] = merge(merged[key], value)
+            else:
+                merged[key] = value
     return merged
+
+
+def _with(settings: dict[str, Any], **sections: dict[str, Any]) -> dict[str, Any]:
+    return merge(settings, sections)
 
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,5 @@
 """Agent and target: which checkpoints, how they are held, and what the policy starts from."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.embedded import EMBEDDED_NAME
 from stableprompt.models.hardware import options_of, pick_hardware
-from stableprompt.models.loading import LoadedModel, load_model, resolve_name
+from stableprompt.models.loading import load_model, resolve_name
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.tuning.randomness import derive_seed
@@ -34,8 +32,18 @@ def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:
         adapted.load_adapter(adapter)
     agent = AgentLLM(loaded, adapted, temperature=config.agent.temperature)
     if alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
-        return agent, _speaking_target(loaded, config, agent.as_base)
+        return agent, target_of(agent, config)
     return agent, load_target(config)
+
+
+def target_of(agent: AgentLLM, config: TuneConfig) -> LocalTarget:
+    """The agent's own checkpoint, adapters off, as a target."""
+    return LocalTarget(
+        agent.loaded,
+        speaking=agent.as_base,
+        max_batch_tokens=config.target.max_batch_tokens,
+        plain=config.target.format == "plain",
+    )
 
 
 def load_target(config: TuneConfig, model: str | None = None) -> LocalTarget:
@@ -44,17 +52,6 @@ def load_target(config: TuneConfig, model: str | None = None) -> LocalTarget:
     options = options_of(config, config.target)
     loaded = load_model(model or config.target.model, chat=chat, **options)
     return LocalTarget(loaded, max_batch_tokens=config.target.max_batch_tokens, plain=not chat)
-
-
-def _speaking_target(
-    loaded: LoadedModel, config: TuneConfig, speaking: Callable[[], AbstractContextManager[None]]
-) -> LocalTarget:
-    return LocalTarget(
-        loaded,
-        speaking=speaking,
-        max_batch_tokens=config.target.max_batch_tokens,
-        plain=config.target.format == "plain",
-    )
 
 
 def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:

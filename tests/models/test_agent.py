@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from stableprompt.models.adapters import Role
-from stableprompt.models.agent import AgentLLM, Evaluation
+from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import encode_chat
+from stableprompt.models.responses import Evaluation
 from stableprompt.ppo.loss import anchor_kl
 from tests.fakes.agents import (
     MESSAGES,

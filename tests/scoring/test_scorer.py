@@ -113,6 +113,7 @@ def test_classification_by_hand() -> None:
         softmax_difference=0.25,
         reward=2.0 * 0.5 + 0.5 * 0.25,
         values=(1.0, 0.0, 0.0, 1.0),
+        rewards=(2.0 + 0.25, -0.25, 0.0, 2.0 + 0.5),
         predictions=("x", "y", "", "y"),
     )
     assert target.words == [("no", "yes")] * 4
@@ -130,6 +131,20 @@ def test_a_metric_of_all_predictions_together() -> None:
     # Recall of x is 1 of 2, of y 0 of 1.
     assert score.score == 0.25
     assert score.values == (1.0, 0.0, 0.0)
+    # What single examples earn knows nothing of that.
+    assert score.reward == 2.0 * 0.25 + 0.5 * 0.0
+    assert score.rewards == (2.25, -0.25, 0.0)
+
+
+def test_each_of_several_prompts_has_the_rewards_of_its_own_answers() -> None:
+    task = classification()
+    first, second = make_scorer(task, Scripted(PROBS)).score_all(
+        ["Sort.", "Pick."], task.test[:2], Purpose.TRAINING
+    )
+    # For "Pick." a tie and wrong: x is the label of both.
+    assert first.rewards == (2.0 + 0.25, -0.25)
+    assert second.rewards == (0.0, -0.5)
+    assert [first.softmax_difference, second.softmax_difference] == [0.0, -0.5]
 
 
 def test_multiple_choice_asks_for_letters_and_any_right_choice_counts() -> None:
@@ -157,7 +172,7 @@ def test_generation_by_hand() -> None:
     task, target = generation(), Scripted(answers=["The 7.", "three"])
     scorer = make_scorer(task, target)
     score = scorer.score("Add.", task.test, Purpose.VALIDATION)
-    assert score == PromptScore(0.5, None, 2.0 * 0.5, (1.0, 0.0), ("The 7.", "three"))
+    assert score == PromptScore(0.5, None, 2.0 * 0.5, (1.0, 0.0), (2.0, 0.0), ("The 7.", "three"))
     assert target.max_tokens == 5
     assert scorer.ledger.target_calls["validation"] == 2
     assert scorer.ledger.target_tokens["validation"] == 9
@@ -176,6 +191,7 @@ def test_a_custom_metric() -> None:
     task = generation(metric=half)
     score = make_scorer(task, Scripted(answers=["seven", "2"])).score("A.", task.test, Purpose.TEST)
     assert score.values == (0.5, 0.0)
+    assert score.rewards == (1.0, 0.0)
     assert score.score == 0.25
 
 

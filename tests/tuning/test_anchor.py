@@ -11,7 +11,6 @@ import torch
 
 from stableprompt.config import AnchorConfig, TuneConfig
 from stableprompt.models.adapters import Role
-from stableprompt.models.agent import Responses
 from stableprompt.models.training import Trainable, prepare_training
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Ledger, Purpose
@@ -21,7 +20,6 @@ from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.readability import Readability
 from stableprompt.tuning.anchor import (
     AnchorDecision,
-    AnchorJudge,
     Judgement,
     Lead,
     apply,
@@ -29,6 +27,7 @@ from stableprompt.tuning.anchor import (
     is_due,
     paired_lead,
 )
+from stableprompt.tuning.anchor_judge import AnchorJudge
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.guards import Inspection
 from stableprompt.tuning.race import validation_order
@@ -304,7 +303,7 @@ class Hall:
         self.same = False
         self.ledger = Ledger()
         self.asked: list[tuple[tuple[str, ...], int]] = []
-        self.pool = CandidatePool()
+        self.pool = CandidatePool("seed prompt")
         self.config: TuneConfig = tiny_config(
             anchor={"prompts_per_decision": len(policy), **settings}
         )
@@ -312,41 +311,48 @@ class Hall:
         bench: Any = self
         self.judge = AnchorJudge(bench, bench, bench, TASK, self.config)
 
-    def __call__(self) -> tuple[Judgement, list[Candidate]]:
-        bench: Any = self
-        return self.judge.judge(0, bench, self.pool)
+    def __call__(self, step: int = 0) -> tuple[Judgement, list[Candidate]]:
+        return self.judge.judge(step, self.pool)
 
-    # As agent, collector, guards and scorer:
+    # As agent, collector and scorer:
 
     def equal(self, one: Role, other: Role) -> bool:
         assert {one, other} == {Role.POLICY, Role.ANCHOR}
         return self.same
 
-    def query_ids(self, draw: Any, pool: CandidatePool) -> torch.Tensor:
-        return torch.tensor([1])
+    def query(
+        self, demonstrations: Any, pool: CandidatePool, inputs: Sequence[Example]
+    ) -> Sequence[Example]:
+        return inputs
 
-    def sample(self, query_ids: Any, uniforms: torch.Tensor, *, role: Role) -> Responses:
+    def write(
+        self, inputs: Sequence[Example], uniforms: torch.Tensor, *, role: Role, greedy: bool
+    ) -> tuple[None, list[Inspection]]:
         texts = self.sides[role]
-        assert len(uniforms) == len(texts)
-        nothing = torch.zeros(len(texts), 1)
-        return Responses(nothing.long(), nothing.bool(), texts, (False,) * len(texts))
-
-    def inspect(self, responses: Responses) -> list[Inspection]:
-        faults = [PromptFault.COPY if t.startswith("bad") else None for t in responses.texts]
+        assert greedy is bool(inputs)
+        assert len(uniforms) == len(texts) == (len(inputs) or len(texts))
+        faults = [PromptFault.COPY if text.startswith("bad") else None for text in texts]
         plain = Readability(0.0, 1, True)
-        return [Inspection(t, f, plain) for t, f in zip(responses.texts, faults, strict=True)]
+        return None, [Inspection(t, f, plain) for t, f in zip(texts, faults, strict=True)]
+
+    def score_each(
+        self, asked: Sequence[tuple[str, Sequence[Example]]], purpose: Purpose
+    ) -> list[PromptScore]:
+        assert purpose is Purpose.VALIDATION
+        sizes = {len(examples) for _, examples in asked}
+        self.asked.append((tuple(prompt for prompt, _ in asked), max(sizes)))
+        return [self._score(prompt, examples) for prompt, examples in asked]
 
     def score_all(
         self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
     ) -> list[PromptScore]:
         assert purpose is Purpose.VALIDATION
-        self.asked.append((tuple(prompts), len(examples)))
-        found = []
-        for prompt in prompts:
-            values = tuple(float(self.worth(prompt, self.order.index(e))) for e in examples)
-            mean = sum(values) / len(values)
-            found.append(PromptScore(mean, 0.0, mean, values, ("",) * len(values)))
-        return found
+        return [self._score(prompt, examples) for prompt in prompts]
+
+    def _score(self, prompt: str, examples: Sequence[Example]) -> PromptScore:
+        values = tuple(float(self.worth(prompt, self.order.index(e))) for e in examples)
+        mean = sum(values) / len(values)
+        return PromptScore(mean, 0.0, mean, values, values, ("",) * len(values))
 
 
 def liked(prompt: str, place: int) -> bool:
@@ -458,3 +464,44 @@ def test_a_decision_takes_so_many_examples_at_most() -> None:
     assert [size for _, size in hall.asked] == [8, 16]
     assert judgement.n == 16
     assert hall.pool.validated == {}
+
+
+def test_prompts_of_a_decision_lead_like_those_of_the_steps() -> None:
+    hall = Hall(["good", "poor"], ["poor", "bad"], liked, rounds=1)
+    hall()
+    assert hall.pool.leaderboard(9) == ["good", "poor"]
+    assert hall.pool.num_unique == 2  # not the refused one
+    assert hall.pool.rating("good") > hall.pool.rating("poor")
+
+
+def test_they_also_do_after_a_look_at_a_part_of_the_split() -> None:
+    hall = Hall(["good 1", "good 2"], ["poor 1", "poor 2"], liked, rounds=3)
+    assert hall()[0].n == 9
+    assert sorted(hall.pool.leaderboard(9)) == ["good 1", "good 2", "poor 1", "poor 2"]
+    assert {len(own) for own in hall.pool.to_dict()["seen"]} == {0, 9}  # 0 of the seed prompt
+
+
+def test_each_side_is_of_the_group_of_the_policy_that_wrote_it() -> None:
+    hall = Hall(["good 1", "good 2"], ["poor 1", "poor 2"], liked)
+    assert hall(step=3)[0].decision is AnchorDecision.UPDATE
+    # The anchor was the first policy, and is that of step 3 from now on.
+    groups = hall.pool.to_dict()["groups"]
+    assert groups == {"seed prompt": 0, "good 1": 3, "good 2": 3, "poor 1": 0, "poor 2": 0}
+    assert hall.pool.anchor_group == 3
+    hall.sides = {Role.POLICY: ("poor 1", "poor 3"), Role.ANCHOR: ("good 1", "good 3")}
+    assert hall(step=5)[0].decision is AnchorDecision.ROLL_BACK
+    groups = hall.pool.to_dict()["groups"]
+    assert (groups["poor 3"], groups["good 3"]) == (5, 3)
+    assert (groups["poor 1"], groups["good 1"]) == (0, 3)  # as they were
+    assert hall.pool.anchor_group == 3
+
+
+def test_a_decision_that_changes_nothing_leaves_the_anchor_who_it_was() -> None:
+    def even(prompt: str, place: int) -> bool:
+        return place % 2 == 0
+
+    hall = Hall(["a", "b"], ["c", "b"], even, rounds=1)
+    assert hall(step=7)[0].decision is AnchorDecision.KEEP
+    assert hall.pool.anchor_group == 0
+    groups = hall.pool.to_dict()["groups"]
+    assert groups == {"seed prompt": 0, "a": 7, "b": 7, "c": 0}  # what both wrote is the policy's

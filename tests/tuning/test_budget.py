@@ -35,7 +35,8 @@ def test_training_and_validation_count_and_the_test_does_not() -> None:
 def test_without_a_limit_everything_is_affordable_and_nothing_can_be_left() -> None:
     budget = Budget(tiny_config(), 18)
     assert not budget.limited
-    assert budget.affords_step(0, ledger_of(training=10**9))
+    assert budget.affords_step(ledger_of(training=10**9))
+    assert budget.affords_decision(ledger_of(training=10**9))
     with pytest.raises(ValueError, match="without a budget"):
         budget.left(Ledger())
 
@@ -46,11 +47,20 @@ def test_without_a_limit_everything_is_affordable_and_nothing_can_be_left() -> N
 STEP, DECISION, SELECTION = 42, 108, 63
 
 
-@pytest.mark.parametrize(("step", "cost"), [(0, STEP), (1, STEP + DECISION), (2, STEP)])
-def test_a_step_is_affordable_if_the_selection_is_after_it(step: int, cost: int) -> None:
+def test_a_step_is_affordable_if_the_selection_is_after_it() -> None:
     budget = Budget(tiny_config(budget=1000), 18)
-    assert budget.affords_step(step, ledger_of(training=1000 - cost - SELECTION))
-    assert not budget.affords_step(step, ledger_of(training=1001 - cost - SELECTION))
+    assert budget.affords_step(ledger_of(training=1000 - STEP - SELECTION))
+    assert not budget.affords_step(ledger_of(training=1001 - STEP - SELECTION))
+
+
+@pytest.mark.parametrize(
+    ("max_examples", "cost"), [(None, DECISION), (18, DECISION), (50, DECISION), (10, 2 * 3 * 10)]
+)
+def test_so_is_a_decision(max_examples: int | None, cost: int) -> None:
+    budget = Budget(tiny_config(budget=1000, anchor={"max_examples": max_examples}), 18)
+    assert budget.affords_decision(ledger_of(training=1000 - cost - SELECTION))
+    assert not budget.affords_decision(ledger_of(training=1001 - cost - SELECTION))
+    assert budget.affords_step(ledger_of(training=1001 - cost - SELECTION))
 
 
 @pytest.mark.parametrize(
@@ -65,25 +75,20 @@ def test_a_step_is_affordable_if_the_selection_is_after_it(step: int, cost: int)
 )
 def test_what_is_kept_free_for_the_selection(settings: dict[str, Any], selection: int) -> None:
     budget = Budget(tiny_config(budget=1000, **settings), 18)
-    assert budget.affords_step(0, ledger_of(training=1000 - STEP - selection))
-    assert not budget.affords_step(0, ledger_of(training=1001 - STEP - selection))
-
-
-def test_methods_without_decisions_pay_for_none() -> None:
-    budget = Budget(tiny_config(budget=1000, method="ppo-fixed"), 18)
-    assert budget.affords_step(1, ledger_of(training=1000 - STEP - SELECTION))
+    assert budget.affords_step(ledger_of(training=1000 - STEP - selection))
+    assert not budget.affords_step(ledger_of(training=1001 - STEP - selection))
 
 
 def test_replayed_prompts_cost_nothing() -> None:
     budget = Budget(tiny_config(budget=1000, ppo={"replay": 50}), 18)
-    assert budget.affords_step(0, ledger_of(training=1000 - STEP - SELECTION))
+    assert budget.affords_step(ledger_of(training=1000 - STEP - SELECTION))
 
 
 @pytest.mark.parametrize(
     ("settings", "enough"),
     [
         ({}, STEP + SELECTION),
-        ({"anchor": {"update_period": 1}}, STEP + DECISION + SELECTION),
+        ({"anchor": {"update_period": 1}}, STEP + SELECTION),  # a decision can be left out
         ({"method": "few-shot", "steps": 0}, 36),  # the seed prompt, and one set of demonstrations
         ({"method": "seed", "steps": 0}, 36),
     ],
@@ -180,3 +185,20 @@ def test_a_budget_that_is_never_reached_changes_no_step(run: Run) -> None:
         return [{**json.loads(line), "seconds": None} for line in lines]
 
     assert steps("free") == steps("limited", budget=10_000)
+
+
+def read_steps(result: TuneResult) -> list[dict[str, Any]]:
+    text = (result.run_dir / "steps.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_decision_that_cannot_be_paid_for_is_skipped_and_the_steps_go_on(run: Run) -> None:
+    # Enough for four steps that ask everything anew, and the selection: after the second step at
+    # most 2 * 42 less, which is no decision but a step.
+    skipped = run("skipped", budget=4 * STEP + SELECTION)
+    steps = read_steps(skipped)
+    assert [step["anchor"] for step in steps] == [None] * 4
+    assert skipped.anchor_decisions == {}
+    paid = run("paid", budget=4 * STEP + 2 * DECISION + SELECTION)
+    assert [step["anchor"] is not None for step in read_steps(paid)] == [False, True, False, True]
+    assert sum(paid.anchor_decisions.values()) == 2

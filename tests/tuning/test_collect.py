@@ -9,11 +9,13 @@ import torch
 
 from stableprompt.config import PPOConfig
 from stableprompt.models.adapters import Role
-from stableprompt.models.agent import AgentLLM, Responses
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.responses import Responses
 from stableprompt.models.training import prepare_training
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.tasks.example import Example
 from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.readability import Readability
 from stableprompt.tasks.task import Task
@@ -76,7 +78,7 @@ class FixedGuards:
     def __init__(self, **faults: PromptFault) -> None:
         self.known = faults
 
-    def inspect(self, responses: Responses) -> list[Inspection]:
+    def inspect(self, responses: Responses, inputs: Sequence[Example] = ()) -> list[Inspection]:
         return [Inspection(t, self.known.get(t), readability_of(t)) for t in responses.texts]
 
 
@@ -130,7 +132,7 @@ class Bench:
     def collect(
         self, step: int = 0, pool: CandidatePool | None = None
     ) -> tuple[Any, list[Candidate]]:
-        return self.collector.collect(step, pool or CandidatePool())
+        return self.collector.collect(step, pool or CandidatePool("sort one text"))
 
     def asked(self) -> list[str]:
         return [prompt for prompt, _ in self.target.seen]
@@ -203,7 +205,7 @@ def test_the_query_shows_the_demonstrations_as_label_words_and_no_scored_text() 
 
     bench.agent.query_ids = query_ids  # type: ignore[method-assign]
     draw = draw_examples(task, bench.config, 0)
-    bench.collector.query_ids(draw, CandidatePool())
+    bench.collector.query(draw.demonstrations, CandidatePool("sort it"))
     [message] = seen
     for example in draw.demonstrations:
         word = {"0": "red", "1": "green"}[example.label]
@@ -333,30 +335,50 @@ def test_what_is_known_of_a_prompt_goes_with_it_refused_or_not() -> None:
     assert [found.instruction for found in candidates] == [True, False]
 
 
+def test_what_was_seen_comes_into_the_pool_the_seed_prompt_too() -> None:
+    pool = CandidatePool("sort one text")
+    bench = Bench("please kindly", "please sort", "bad", bad=PromptFault.COPY)
+    bench.collect(step=4, pool=pool)
+    state = pool.to_dict()
+    assert state["groups"] == {"sort one text": 0, "please kindly": 4, "please sort": 4}
+    assert [len(own) for own in state["seen"]] == [6, 6, 6]
+    # All examples alike: 0 - 0.5 * 0.6, 1 + 0.5 * 0.8 and 1 + 0.5 * 0.1.
+    found = [pool.rating(prompt) for prompt in state["groups"]]
+    assert found == pytest.approx([-0.3, 1.4, 1.05], abs=0.001)
+    assert pool.leaderboard(1) == ["please kindly"]
+
+
+def test_what_was_shown_to_the_agent_led_before_the_step() -> None:
+    bench = Bench("please kindly", "sort pick", agent={"shown_prompt": "leader"})
+    asked: list[str] = []
+    honest = bench.agent.query_ids
+
+    def query_ids(messages: Any) -> torch.Tensor:
+        asked.extend(message["content"] for message in messages)
+        return honest(messages)
+
+    bench.agent.query_ids = query_ids  # type: ignore[method-assign]
+    pool = CandidatePool("sort one text")
+    for step in range(2):
+        bench.collect(step, pool)
+    shown = [text.partition("Current instruction: ")[2].splitlines()[0] for text in asked]
+    assert shown == ["sort one text", "please kindly"]
+
+
 # --- learning again from the best so far ---
 
 
 def known(**gains: float) -> CandidatePool:
-    """Prompts by their trusted gain: seen once, a gain counts half, a loss in full."""
-    pool = CandidatePool()
-    readability = Readability(0.0, 1, True)
-    for name, gain in gains.items():
-        reward = 2 * gain if gain > 0 else gain
-        score = PromptScore(0.5, 0.0, reward, (), ())
-        inspection = Inspection(name.replace("_", " "), None, readability)
-        pool.add(
-            [
-                Candidate.of(
-                    inspection,
-                    score,
-                    -0.5,
-                    step=0,
-                    writer=Role.POLICY,
-                    scored_on=Purpose.TRAINING,
-                    seed_reward=0.0,
-                )
-            ]
-        )
+    """Prompts of step 0, by their gain on two examples; the seed prompt always earns -0.3.
+
+    "please" and "please kindly" earn 1.4 in every step, and so gain 1.7.
+    """
+    pool = CandidatePool("sort one text")
+    prompts = ["sort one text", *(name.replace("_", " ") for name in gains)]
+    rewards = [-0.3 + gain for gain in (0.0, *gains.values())]
+    scores = [PromptScore(0.5, 0.0, reward, (), (reward, reward), ()) for reward in rewards]
+    if gains:
+        pool.add(prompts, scores, TASK.validation[:2], group=0)
     return pool
 
 
@@ -364,18 +386,21 @@ def replaying(*texts: str, replay: int = 2, **more: Any) -> Bench:
     return Bench(*texts, ppo={"replay": replay}, **more)
 
 
-def test_replayed_prompts_earn_the_seed_reward_and_their_trusted_gain() -> None:
+def test_replayed_prompts_earn_the_seed_reward_and_their_gain() -> None:
     bench = replaying("please sort", "sort pick")
-    pool = known(please_kindly=0.75, please=0.5, kindly_team=0.125)
-    plain, candidates = replaying("please sort", "sort pick", replay=0).collect(pool=pool)
-    rollout, same = bench.collect(pool=pool)
+    gains = {"please_kindly": 0.75, "please": 0.5, "kindly_team": 0.125}
+    plain, candidates = replaying("please sort", "sort pick", replay=0).collect(1, known(**gains))
+    pool = known(**gains)
+    rollout, same = bench.collect(1, pool)
     assert same == candidates  # what is replayed is no candidate: it would be counted again
     assert len(plain.rewards) == plain.num_sampled == rollout.num_sampled == 2
     assert not rollout.sampled_mask[2:].any()
     assert torch.equal(rollout.sampled_mask[:2], rollout.mask[:2])
-    # The seed prompt earns 0 - 0.5 * 0.6 = -0.3.
     assert rollout.rewards[:2].tolist() == plain.rewards.tolist()
-    assert rollout.rewards[2:].tolist() == pytest.approx([0.45, 0.2], abs=1e-6)
+    # The seed prompt earns 0 - 0.5 * 0.6 = -0.3, and with what was seen in this step, too.
+    expected = [-0.3 + pool.gain(prompt) for prompt in ("please kindly", "please")]
+    assert rollout.rewards[2:].tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(set(expected)) == 2
     words = [bench.agent.tokenizer.decode(ids[mask][:-1]) for ids, mask in rows_of(rollout)]
     assert words[2:] == ["please kindly", "please"]
     ends = [int(ids[mask][-1]) for ids, mask in rows_of(rollout)]
@@ -388,23 +413,31 @@ def rows_of(rollout: Rollout) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def test_replayed_prompts_cost_no_target_call() -> None:
     bench = replaying("please sort", "sort pick")
-    bench.collect(pool=known(please_kindly=0.75, please=0.5))
+    bench.collect(1, known(please_kindly=0.75, please=0.5))
     assert set(bench.asked()) == {"sort one text", "please sort", "sort pick"}
     assert bench.ledger.total_calls == 3 * 6
 
 
 def test_what_was_written_again_or_is_no_better_than_the_seed_prompt_is_not_replayed() -> None:
     bench = replaying("please", "sort pick", replay=9)
-    pool = known(please=0.75, note=0.25, team=0.0, word=-0.5)
-    rollout, _ = bench.collect(pool=pool)
+    pool = known(please=1.7, note=0.25, team=-0.125, word=-0.5)
+    rollout, _ = bench.collect(1, pool)
     words = [bench.agent.tokenizer.decode(ids[mask][:-1]) for ids, mask in rows_of(rollout)]
     assert words[2:] == ["note"]
+
+
+def test_what_was_written_again_takes_no_place_from_the_next_best() -> None:
+    bench = replaying("please kindly", "please", replay=2)
+    pool = known(please_kindly=1.7, please=1.7, note=0.5, team=0.4, word=0.3)
+    rollout, _ = bench.collect(1, pool)
+    words = [bench.agent.tokenizer.decode(ids[mask][:-1]) for ids, mask in rows_of(rollout)]
+    assert words[2:] == ["note", "team"]
 
 
 @pytest.mark.parametrize("replay", [0, 2])
 def test_with_nothing_to_replay_the_rollout_is_what_was_written(replay: int) -> None:
     bench = replaying("please", "sort pick", replay=replay)
-    rollout, candidates = bench.collect(pool=known(team=-0.5))
+    rollout, candidates = bench.collect(1, known(team=-0.5))
     assert len(rollout.rewards) == len(candidates) == 2
 
 
@@ -416,7 +449,7 @@ def test_replayed_prompts_have_a_ratio_of_1_before_the_update(
         update={"ppo": moved.config.ppo.model_copy(update={"replay": 3})}
     )
     pool = known(please_kindly=0.75, please=0.5, sort_one_text_label_word_team_then_first=0.25)
-    rollout, _ = moved.collect(pool=pool)
+    rollout, _ = moved.collect(1, pool)
     assert len(rollout.rewards) == 2 + 3
     assert rollout.mask.sum(dim=1).tolist()[2:] == [3, 2, 9]
     trainable = prepare_training(moved.agent, 1e-3)
@@ -431,7 +464,7 @@ def test_replayed_prompts_have_a_ratio_of_1_before_the_update(
 
 def test_without_learning_nothing_is_replayed() -> None:
     bench = replaying("please", "sort", method="best-of-n")
-    rollout, candidates = bench.collect(pool=known(please_kindly=0.75))
+    rollout, candidates = bench.collect(1, known(please_kindly=0.75))
     assert (rollout, len(candidates)) == (None, 2)
 
 
@@ -458,7 +491,7 @@ def test_the_meta_prompt_shows_the_seed_prompt_or_who_leads(
         return torch.tensor([1])
 
     bench.agent.query_ids = query_ids  # type: ignore[method-assign]
-    bench.collector.query_ids(draw_examples(TASK, bench.config, 0), known(**pool))
+    bench.collector.query(draw_examples(TASK, bench.config, 0).demonstrations, known(**pool))
     assert f"Current instruction: {expected}\n" in f"{seen[0]['content']}\n"
 
 

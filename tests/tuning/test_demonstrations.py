@@ -82,11 +82,13 @@ class Few:
     def _score(self, prompt: str, examples: Sequence[Example]) -> PromptScore:
         score = self.scores[prompt.count("Input:")]
         values = tuple(float(i < score * len(examples)) for i in range(len(examples)))
-        return PromptScore(score, 0.0, score, values, ("",) * len(examples))
+        return PromptScore(score, 0.0, score, values, values, ("",) * len(examples))
 
 
 def choose(scorer: Any, number: int = 2) -> Any:
-    return select(CandidatePool(), TASK, scorer, config_of(number), lambda prompt: True)
+    return select(
+        CandidatePool(TASK.seed_prompt), TASK, scorer, config_of(number), lambda prompt: True
+    )
 
 
 def test_demonstrations_are_kept_where_they_are_better_on_validation() -> None:

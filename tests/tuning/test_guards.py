@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from stableprompt.config import GuardConfig
-from stableprompt.models.agent import Responses, Surprisal
-from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.models.responses import Responses, Surprisal
+from stableprompt.tasks.prompt_checks import LeakIndex, PromptFault
 from stableprompt.tasks.readability import plain_instructions
 from stableprompt.tasks.task import Task
-from stableprompt.tuning.guards import Guards, leaks_of, texts_not_to_copy
+from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.rules import Rules
 
 SEED = "Name the colour."
 TEXT = "the delivery came two days late and nobody called"
@@ -55,7 +56,7 @@ class FakeAgent:
 def guards(agent: Any, *, task: Task = TASK, **switches: Any) -> Guards:
     """Whether a text asks for something is looked at in tests of its own."""
     config = GuardConfig(**{"require_instruction": False, **switches})
-    return Guards(config, agent, task, ["<|im_end|>"])
+    return Guards(config, agent, Rules.of(task), ["<|im_end|>"])
 
 
 def faults(checked: Guards, *texts: str, cut: Sequence[str] = ()) -> list[PromptFault | None]:
@@ -209,11 +210,16 @@ def test_fields_and_references_of_train_must_not_be_copied() -> None:
         label="answer",
         kind="generation",
     )
-    texts = texts_not_to_copy(task)
+    texts = Rules.of(task).not_to_copy
     # Two examples share "g h i": it says what may be answered, and gives no example away.
     assert {"a b c", "other one here", "d e f 0", "d e f 1", "j k 0", "j k 1"} == set(texts)
     assert "g h i" not in texts
     assert not any("2" in text or "3" in text for text in texts)  # not of train
+
+
+def leaks_of(task: Task) -> LeakIndex:
+    rules = Rules.of(task)
+    return LeakIndex(rules.answers, closed=rules.closed)
 
 
 def test_the_answers_of_each_kind_that_must_not_be_stated() -> None:
@@ -235,5 +241,5 @@ def test_the_answers_of_each_kind_that_must_not_be_stated() -> None:
 def test_a_field_that_all_examples_share_may_be_named_by_a_prompt() -> None:
     rows = [{**row, "topic": "customer service chat"} for row in ROWS]
     task = Task.from_records(rows, text=["topic", "text"], label="label", seed_prompt=SEED)
-    assert "customer service chat" not in texts_not_to_copy(task)
-    assert f"{TEXT} 0" in texts_not_to_copy(task)
+    assert "customer service chat" not in Rules.of(task).not_to_copy
+    assert f"{TEXT} 0" in Rules.of(task).not_to_copy

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from stableprompt import build
 from stableprompt.config import METHODS
 from stableprompt.errors import DataError, RunError
-from stableprompt.models.agent import AgentLLM, Evaluation, Surprisal
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.responses import Evaluation, Surprisal
 from stableprompt.models.targets.interface import LabelScores
 from stableprompt.runs.checkpoints import Checkpoint, save_checkpoint
 from stableprompt.tasks.readability import plain_instructions
@@ -127,7 +128,7 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 # Every answer of the monitor is given (thresholds that nobody keeps), what leads is shown and
 # replayed, updates are taken back, and the budget ends the run before its steps do.
-BUDGET = 600
+BUDGET = 400
 EVERYTHING: dict[str, Any] = {
     "steps": 12,
     "budget": BUDGET,
@@ -330,7 +331,8 @@ def test_the_test_split_is_read_once_and_last(run: Run, target: ScriptedTarget) 
     # From the first test text on, nothing else is asked, and each prompt sees each text once.
     assert all(text in test_texts for _, text in target.seen[first:])
     asked = target.seen[first:]
-    assert len(asked) == len(set(asked)) == (1 + result.improved) * len(test_texts)
+    read = {result.seed_prompt, result.prompt, result.readable_prompt}
+    assert len(asked) == len(set(asked)) == len(read) * len(test_texts)
 
 
 def test_no_reward_comes_from_validation_or_test(run: Run, target: ScriptedTarget) -> None:
@@ -407,9 +409,13 @@ def test_after_a_roll_back_the_policy_is_the_anchor(run: Run) -> None:
         # Before the update of the next step, the two say the same again.
         assert (step["update"]["anchor_kl"] == 0) is before
     assert result.alarms == {"collapse": sum(rolled)}
-    # Each time the KL coefficient doubles.
-    told = [step["update"]["kl_coef"] for step in steps]
-    assert told == [0.05 * min(16, 2 ** sum(rolled[:n])) for n in range(8)]
+    # Each time the KL coefficient doubles; a healthy step takes half of that back, as a factor.
+    scales = [1.0]
+    for back in rolled[:-1]:
+        scales.append(min(16, 2 * scales[-1]) if back else max(1, scales[-1] / 2**0.5))
+    assert [step["update"]["kl_coef"] for step in steps] == pytest.approx(
+        [0.05 * scale for scale in scales]
+    )
 
 
 def test_without_an_anchor_there_is_nowhere_to_roll_back_to(run: Run) -> None:

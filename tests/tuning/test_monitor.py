@@ -430,6 +430,30 @@ def test_after_a_roll_back_the_first_step_is_still_that_of_the_run() -> None:
     assert found[3].alarms == (Alarm.DRIFT,)  # 1.5 above the first; not 0 above itself
 
 
+def test_what_was_changed_goes_back_step_by_step_while_nothing_is_wrong() -> None:
+    far = (step_of(), stats(anchor_kl=9.0, step_kl=9.0))
+    scales = []
+    watching = monitor()
+    for candidates, update in [far, far, *[HEALTHY] * 5, far, HEALTHY]:
+        watching.watch(candidates, update)
+        scales.append((watching.kl_scale, watching.rate_scale))
+    root = 2**0.5
+    expected = [2, 4, 4 / root, 2, 2 / root, 1, 1, 2, root]
+    assert [kl for kl, _ in scales] == pytest.approx(expected)
+    assert [1 / rate for _, rate in scales] == pytest.approx(expected)
+
+
+def test_forgetting_goes_by_the_ratings_where_there_are_some() -> None:
+    # By the draw of examples it fell from 9 to 0, by the ratings it has not: and the other way.
+    for levels, alarms in (([1.0] * 6, ()), ([9.0] * 3 + [0.0] * 3, (Alarm.FORGETTING,))):
+        watching = monitor(act=False)
+        seen = gains(9.0, 9.0, 9.0, 0.0, 0.0, 0.0) if not alarms else gains(*[1.0] * 6)
+        for (candidates, update), level in zip(seen, levels, strict=True):
+            found = watching.watch(candidates, update, level)
+        assert found.alarms == alarms
+        assert found.readings.level == levels[-1]
+
+
 def test_steps_with_an_alarm_are_counted() -> None:
     update = stats(anchor_kl=9.0)
     watching, _ = watched([HEALTHY, (step_of(), update), HEALTHY, (step_of(), update)])
@@ -465,7 +489,7 @@ def test_a_monitor_comes_back_from_a_checkpoint_as_it_was() -> None:
     taken.restore(state)
     assert taken == watching
     assert taken.to_dict() == watching.to_dict()
-    assert (taken.kl_scale, taken.rate_scale) == (2, 0.5)
+    assert (taken.kl_scale, taken.rate_scale) == pytest.approx((2**0.5, 0.5**0.5))
     for candidates, update in gains(9.0, 9.0, 9.0, 0.0, 0.0, 0.0):
         assert taken.watch(candidates, update) == watching.watch(candidates, update)
     assert taken == watching

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from stableprompt.config import make_config
-from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tuning.race import look_sizes, most_racers, race, race_cost, validation_order
 from tests.fakes.word_agent import make_task
 
@@ -65,15 +64,20 @@ def test_the_most_racers_are_paid_for_and_one_more_is_not() -> None:
 
 
 class Track:
-    """Scores prompts by a table, and remembers each look."""
+    """Says what prompts are worth by a table, and remembers each look.
 
-    def __init__(self, **scores: tuple[float, float | None]) -> None:
-        self.scores = scores
+    Where a prompt has several numbers, they are those of one look after the other.
+    """
+
+    def __init__(self, **worth: float | tuple[float, ...]) -> None:
+        self.worth = worth
         self.looks: list[tuple[list[str], list[Any]]] = []
 
-    def __call__(self, prompts: Sequence[str], examples: Sequence[Any]) -> list[PromptScore]:
+    def __call__(self, prompts: Sequence[str], examples: Sequence[Any]) -> dict[str, float]:
+        number = len(self.looks)
         self.looks.append((list(prompts), list(examples)))
-        return [PromptScore(*self.scores[prompt], 0.0, (), ()) for prompt in prompts]
+        found = {prompt: self.worth[prompt] for prompt in reversed(prompts)}
+        return {p: own[number] if isinstance(own, tuple) else own for p, own in found.items()}
 
     @property
     def pairs(self) -> set[tuple[str, Any]]:
@@ -84,21 +88,26 @@ EXAMPLES: Any = list(range(32))
 
 
 def test_the_better_half_goes_on_and_the_last_look_is_not_taken() -> None:
-    track = Track(a=(0.1, 0), b=(0.9, 0), c=(0.5, 0), d=(0.7, 0), e=(0.3, 0))
+    track = Track(a=0.1, b=0.9, c=0.5, d=0.7, e=0.3)
     left = race(list("abcde"), EXAMPLES, 3, track)
     assert left == ["b", "d"]
     assert track.looks == [(list("abcde"), EXAMPLES[:8]), (["b", "d", "c"], EXAMPLES[:16])]
 
 
-def test_ties_are_broken_by_softmax_difference_and_then_by_text() -> None:
-    track = Track(a=(0.5, 0.1), b=(0.5, 0.3), d=(0.5, 0.2), c=(0.5, 0.2))
-    assert race(list("abdc"), EXAMPLES, 2, track) == ["b", "c"]
-    generated = Track(b=(0.5, None), a=(0.5, None))  # generated answers have none
-    assert race(["b", "a"], EXAMPLES, 2, generated) == ["a"]
+def test_each_look_says_anew_what_prompts_are_worth() -> None:
+    track = Track(a=(0.9, 0.1), b=(0.8, 0.2), c=0.7, d=0.0)
+    assert race(list("abcd"), EXAMPLES, 3, track) == ["b"]
+    track = Track(a=(0.9, 0.1), b=(0.8, 0.2), c=(0.7, 1.0), d=(0.0, 1.0))
+    assert race(list("abcd"), EXAMPLES, 3, track) == ["b"]  # who is out stays out
+
+
+def test_ties_are_broken_by_text() -> None:
+    track = Track(a=0.5, b=0.75, d=0.5, c=0.5)
+    assert race(list("dbca"), EXAMPLES, 2, track) == ["b", "a"]
 
 
 def test_with_one_look_all_are_left_and_none_is_asked() -> None:
-    track = Track(a=(0.1, 0), b=(0.2, 0))
+    track = Track(a=0.1, b=0.2)
     assert race(["a", "b"], EXAMPLES, 1, track) == ["a", "b"]
     assert track.looks == []
 
@@ -113,13 +122,13 @@ def test_nobody_can_race() -> None:
 def test_a_race_and_its_last_look_ask_exactly_what_it_costs_and_the_best_wins(
     num_prompts: int, num_examples: int, rounds: int
 ) -> None:
-    scores = {f"p{n}": ((n * 5 % 13) / 13, 0.0) for n in range(num_prompts)}
+    worth = {f"p{n}": (n * 5 % 13) / 13 for n in range(num_prompts)}
     examples: Any = list(range(num_examples))
-    track = Track(**scores)
-    left = race(list(scores), examples, rounds, track)
+    track = Track(**worth)
+    left = race(list(worth), examples, rounds, track)
     track(left, examples)
     assert len(track.pairs) == race_cost(num_prompts, num_examples, rounds)
-    assert max(scores, key=lambda p: scores[p]) in left
+    assert max(worth, key=lambda p: worth[p]) in left
 
 
 def test_a_run_looks_at_validation_in_one_shuffled_order() -> None:

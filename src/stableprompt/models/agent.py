@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,42 +18,9 @@ from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
 from stableprompt.models.prefix import repeat_cache, right_pad
-from stableprompt.models.tree import common_length
-
-
-@dataclass(frozen=True, slots=True)
-class Responses:
-    """Prompts as they were sampled."""
-
-    ids: Tensor
-    """Token ids, right-padded, (P, T)."""
-    mask: Tensor
-    """True up to and including the end-of-turn token, (P, T)."""
-    texts: tuple[str, ...]
-    """Decoded, without special tokens, stripped."""
-    truncated: tuple[bool, ...]
-    """Whether the length cap cut the prompt before its end-of-turn token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What one role thinks of given responses; shapes (P, T)."""
-
-    logprobs: Tensor
-    """Of the tokens, at the sampling temperature."""
-    entropies: Tensor
-    """Of the distribution before each token, nats, without gradient."""
-    values: Tensor
-    """Predicted return before each token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surprisal:
-    """What it costs a model to read a text."""
-
-    nats: float
-    """Negative log-likelihood of the whole text."""
-    num_tokens: int
+from stableprompt.models.responses import Evaluation, Responses, Surprisal, choose
+from stableprompt.models.surprisal import read_surprisals
+from stableprompt.models.tails import Tails, apart, left_pad, positions
 
 
 class AgentLLM(nn.Module):
@@ -103,7 +69,15 @@ class AgentLLM(nn.Module):
         return torch.tensor(ids, dtype=torch.long, device=self.loaded.device)
 
     @torch.no_grad()
-    def sample(self, query_ids: Tensor, uniforms: Tensor, *, role: Role = Role.POLICY) -> Responses:
+    def sample(
+        self,
+        query_ids: Tensor,
+        uniforms: Tensor,
+        *,
+        role: Role = Role.POLICY,
+        tails: Tails = (),
+        greedy: bool = False,
+    ) -> Responses:
         """Write one prompt for each row of random numbers.
 
         Each row is sampled by inverting the cumulative distribution at its own numbers: the same
@@ -114,11 +88,16 @@ class AgentLLM(nn.Module):
             query_ids: The meta-prompt, (Q,).
             uniforms: Numbers in [0, 1), float64, (P, T); T is the length cap.
             role: Who writes.
+            tails: What each row reads behind the meta-prompt; () where that is all.
+            greedy: Take the most probable token instead; the numbers say how many alone.
         """
+
+        def write(rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+            own = [tails[row] for row in rows] if tails else ()
+            return self._sample(query_ids, uniforms[rows], own, greedy)
+
         with self.adapted.role(role):
-            parts = halve_when_full(
-                range(len(uniforms)), lambda rows: self._sample(query_ids, uniforms[rows])
-            )
+            parts = halve_when_full(range(len(uniforms)), write)
             ids, mask, running = map(torch.cat, zip(*parts, strict=True))
         used = int(mask.sum(dim=1).max())
         texts = self.tokenizer.batch_decode(ids[:, :used], skip_special_tokens=True)
@@ -129,16 +108,28 @@ class AgentLLM(nn.Module):
             tuple(bool(cut) for cut in running.tolist()),
         )
 
-    def _sample(self, query_ids: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _sample(
+        self, query_ids: Tensor, uniforms: Tensor, tails: Tails, greedy: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids and mask, (P, T) each, and which rows had not ended, (P,)."""
+        if tails and not self._continues:
+            found = apart(
+                query_ids, tails, lambda q, rows: self._sample(q, uniforms[rows], (), greedy)
+            )
+            return found[0], found[1], found[2]
         rows, limit = uniforms.shape
         end_ids = torch.tensor(self.loaded.end_of_turn_ids, device=query_ids.device)
         ids = torch.full((rows, limit), int(self.tokenizer.pad_token_id), device=query_ids.device)
         mask = torch.zeros((rows, limit), dtype=torch.bool, device=query_ids.device)
         running = torch.ones(rows, dtype=torch.bool, device=query_ids.device)
-        states, cache = self._read_query(query_ids, rows, room=limit - 1)
+        room = limit - 1 + max(map(len, tails), default=0)
+        states, cache = self._read_query(query_ids, rows, room=room)
+        seen = torch.ones((rows, len(query_ids)), dtype=torch.bool, device=query_ids.device)
+        if tails:
+            states, seen = self._read_tails(tails, seen, cache)
         for t in range(limit):
-            token = self._invert(self.head.logits(states), uniforms[:, t])
+            logits = self.head.logits(states)
+            token = choose(logits, None if greedy else uniforms[:, t], self.temperature)
             ids[:, t] = torch.where(running, token, ids[:, t])
             mask[:, t] = running
             running = running & ~torch.isin(token, end_ids)
@@ -149,9 +140,34 @@ class AgentLLM(nn.Module):
                 out = self._body(whole, use_cache=False)
             else:
                 at = self._at(len(query_ids) + t, 1)
+                if tails:
+                    seen = pad(seen, (0, 1), value=True)
+                    at = {"position_ids": positions(seen)[:, -1:], "attention_mask": seen.long()}
                 out = self._body(token.unsqueeze(1), past_key_values=cache, use_cache=True, **at)
             states = out.last_hidden_state[:, -1]
         return ids, mask, running
+
+    def _read_tails(self, tails: Tails, seen: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
+        """The last state of each row, (P, H); which places of the cache are real, (P, Q + S)."""
+        ids, real = left_pad(tails, int(self.tokenizer.pad_token_id), seen.device)
+        seen = torch.cat([seen, real], dim=1)
+        out = self._body(
+            ids,
+            attention_mask=seen.long(),
+            position_ids=positions(seen)[:, -ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return out.last_hidden_state[:, -1], seen
+
+    @cached_property
+    def _continues(self) -> bool:
+        """Whether rows of unequal length can go on behind one beginning."""
+        return self._shares and self._takes_positions
+
+    @property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self._body.forward).parameters
 
     def _read_query(self, query_ids: Tensor, rows: int, room: int) -> tuple[Tensor, Any]:
         """The last state of each row, (P, H), and a cache with room for what is written.
@@ -168,19 +184,10 @@ class AgentLLM(nn.Module):
 
     def _at(self, start: int, length: int) -> dict[str, Tensor]:
         """Positions, where they are taken: some architectures count from 0 behind a cache, too."""
-        if "position_ids" not in inspect.signature(self._body.forward).parameters:
+        if not self._takes_positions:
             return {}
         places = torch.arange(start, start + length, device=self.loaded.device)
         return {"position_ids": places.unsqueeze(0)}
-
-    def _invert(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """Inverse-CDF sampling, one token a row, (P,)."""
-        chances = (logits.double() / self.temperature).softmax(dim=-1)  # (P, V)
-        cumulative = chances.cumsum(dim=-1)
-        # Scaled by the last entry, so that rounding can never leave a number above every step.
-        wanted = (uniforms.to(logits.device) * cumulative[:, -1]).unsqueeze(1)
-        token = torch.searchsorted(cumulative, wanted, right=True).squeeze(1)
-        return token.clamp(max=logits.shape[-1] - 1)
 
     def append(self, ids: Tensor, mask: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Add prompts that are known as texts to responses, as rows of their own.
@@ -200,33 +207,38 @@ class AgentLLM(nn.Module):
 
     # --- judging ---
 
-    def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Evaluation:
+    def forward(
+        self, query_ids: Tensor, responses: Tensor, mask: Tensor, tails: Tails = ()
+    ) -> Evaluation:
         """Log-probabilities, entropies and values of given responses, with gradient.
 
         Args:
             query_ids: The meta-prompt that was read, (Q,).
             responses: Token ids, right-padded, (P, T).
             mask: True for real tokens, (P, T).
+            tails: What each row read behind the meta-prompt; () where that was all.
         """
-        return self._evaluate(Role.POLICY, query_ids, responses, mask)
+        return self._evaluate(Role.POLICY, query_ids, responses, mask, tails)
 
     @torch.no_grad()
     def evaluate(
-        self, query_ids: Tensor, responses: Tensor, mask: Tensor, *, role: Role
+        self, query_ids: Tensor, responses: Tensor, mask: Tensor, tails: Tails = (), *, role: Role
     ) -> Evaluation:
         """The same numbers as ``forward``, without gradient, for the policy or the anchor."""
+
+        def judge(rows: Sequence[int]) -> Evaluation:
+            own = [tails[row] for row in rows] if tails else ()
+            return self._evaluate(role, query_ids, responses[rows], mask[rows], own)
+
         with self.adapted.role(role):
-            parts = halve_when_full(
-                range(len(responses)),
-                lambda rows: self._evaluate(role, query_ids, responses[rows], mask[rows]),
-            )
+            parts = halve_when_full(range(len(responses)), judge)
             figures = [(part.logprobs, part.entropies, part.values) for part in parts]
         return Evaluation(*map(torch.cat, zip(*figures, strict=True)))
 
     def _evaluate(
-        self, role: Role, query_ids: Tensor, responses: Tensor, mask: Tensor
+        self, role: Role, query_ids: Tensor, responses: Tensor, mask: Tensor, tails: Tails
     ) -> Evaluation:
-        states = self._states(query_ids, responses, mask)[mask]  # (K, H), real tokens alone
+        states = self._states(query_ids, responses, mask, tails)[mask]  # (K, H), real tokens alone
         logprobs, entropies = self.head.told(states, responses[mask], temperature=self.temperature)
         values = self.value_heads[role](states.float()).squeeze(-1)
         zeros = torch.zeros(mask.shape, device=mask.device)
@@ -234,12 +246,19 @@ class AgentLLM(nn.Module):
             *(zeros.masked_scatter(mask, told) for told in (logprobs, entropies, values))
         )
 
-    def _states(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Tensor:
+    def _states(self, query_ids: Tensor, responses: Tensor, mask: Tensor, tails: Tails) -> Tensor:
         """The last hidden states before each token, (P, T, H).
 
         The query is run once, and its keys and values repeated over the rows: forward and
         backward, its activations exist once.
         """
+        if tails and not self._continues:
+            [states] = apart(
+                query_ids,
+                tails,
+                lambda q, rows: (self._states(q, responses[rows], mask[rows], ()),),
+            )
+            return states
         body = self._body
         rows, length = responses.shape
         query = query_ids.unsqueeze(0)
@@ -249,10 +268,21 @@ class AgentLLM(nn.Module):
             out = body(input_ids=ids, attention_mask=seen, use_cache=False)
             return out.last_hidden_state[:, -length:]  # type: ignore[no-any-return]
         first = body(input_ids=query, past_key_values=DynamicCache(), use_cache=True)
+        seen = mask.new_ones((rows, query.shape[1]))
+        if tails:
+            ids, real = left_pad(tails, int(self.tokenizer.pad_token_id), mask.device)
+            seen = torch.cat([seen, real, mask[:, :-1]], dim=1)
+            out = body(
+                input_ids=torch.cat([ids, responses[:, :-1]], dim=1),
+                attention_mask=seen.long(),
+                position_ids=positions(seen)[:, query.shape[1] :],
+                past_key_values=repeat_cache(first.past_key_values, rows),
+                use_cache=True,
+            )
+            return out.last_hidden_state[:, -length:]  # type: ignore[no-any-return]
         last = first.last_hidden_state[:, -1:].expand(rows, -1, -1)
         if length == 1:
             return last  # type: ignore[no-any-return]
-        seen = mask.new_ones((rows, query.shape[1]))
         later = body(
             input_ids=responses[:, :-1],
             attention_mask=torch.cat([seen, mask[:, :-1]], dim=1).long(),
@@ -268,21 +298,8 @@ class AgentLLM(nn.Module):
 
         One text at a time: a text's figure never depends on its neighbours.
         """
-        opening = encode_chat(self.tokenizer, [{"role": "user", "content": ""}])
-        contexts, spoken = [], []
-        for text in texts:
-            ids = encode_chat(self.tokenizer, [{"role": "user", "content": text}])
-            # One token at least: of an empty text the last of the template.
-            start = max(1, min(common_length(opening, ids), len(ids) - 1))
-            stop = max(start + 1, len(ids) - common_length(opening[::-1], ids[::-1]))
-            contexts.append(ids[:start])
-            spoken.append([ids[start:stop]])
-        figures = []
         with self.adapted.role(Role.BASE):
-            for context, answer in zip(contexts, spoken, strict=True):
-                [[told]], _ = self._likelihood.logprobs([context], [answer], share=False)
-                figures.append(Surprisal(-float(told), len(answer[0])))
-        return figures
+            return list(read_surprisals(self.tokenizer, self._likelihood, texts))
 
     # --- learning, copying, saving ---
 

@@ -7,13 +7,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The prompts that were written for one query, with everything PPO needs to learn from them.
+    """The prompts that were written in one step, with everything PPO needs to learn from them.
 
     Whoever adds a tensor adds its line here.
     """
 
     query_ids: Tensor
-    """Token ids of the meta-prompt that was read, (Q,)."""
+    """Token ids of the meta-prompt that was read, or of what all of them begin with, (Q,)."""
     response_ids: Tensor
     """Token ids of the prompts, right-padded, (P, T)."""
     mask: Tensor
@@ -28,6 +28,10 @@ class Rollout:
     """Value of the state before each token, when it was sampled, (P, T)."""
     rewards: Tensor
     """One reward per prompt, (P,)."""
+    tails: tuple[tuple[int, ...], ...] = ()
+    """What each row read behind that: the rest of its own meta-prompt. () where that was all."""
+    groups: Tensor | None = None
+    """Which meta-prompt each row answers, from 0, (P,); None: all rows the same one."""
     num_sampled: int | None = None
     """How many rows the policy has just written: the first ones. The others are replayed, and say
     nothing about its distribution. None: all."""

@@ -32,6 +32,8 @@ class PromptScore:
     """The two, weighted (eq. 13)."""
     values: tuple[float, ...]
     """What each example is worth, 0-1; for right or wrong 1 or 0."""
+    rewards: tuple[float, ...]
+    """What each example earns: its value and its softmax difference, weighted as in the reward."""
     predictions: tuple[str, ...]
     """Label, choice or generated answer of each example; "" for a tie or no answer."""
 
@@ -77,41 +79,58 @@ class Scorer:
     def score_all(
         self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
     ) -> list[PromptScore]:
-        """Score several prompts on the same examples, in one plan: what they share is read once.
+        """Score several prompts on the same examples; see ``score_each``."""
+        return self.score_each([(prompt, examples) for prompt in prompts], purpose)
+
+    def score_each(
+        self, asked: Sequence[tuple[str, Sequence[Example]]], purpose: Purpose
+    ) -> list[PromptScore]:
+        """Score prompts, each on examples of its own, in one plan: what they share is read once.
 
         Args:
-            prompts: As they will be shipped; exactly these are sent.
-            examples: At least one.
+            asked: Prompts as they will be shipped, exactly these are sent; and for each at least
+                one example.
             purpose: For the ledger.
         """
-        pairs = [(prompt, example) for prompt in prompts for example in examples]
+        pairs = [(prompt, example) for prompt, examples in asked for example in examples]
         conversations = [self.template.messages(prompt, example) for prompt, example in pairs]
-        asked = [example for _, example in pairs]
-        differences: list[float | None] = [None] * len(prompts)
+        differences: list[float] | None = None
         if self._task.kind is TaskKind.GENERATION:
             predictions = self._generated(conversations, purpose)
         else:
-            predictions, each = self._chosen(conversations, asked, purpose)
-            means = each.double().view(len(prompts), len(examples)).mean(dim=1)
-            differences = list(means.tolist())
-        size = len(examples)
-        return [
-            self._score(examples, predictions[n * size : (n + 1) * size], difference)
-            for n, difference in enumerate(differences)
-        ]
+            found = self._chosen(conversations, [example for _, example in pairs], purpose)
+            predictions, differences = found[0], found[1].double().tolist()
+        scores, start = [], 0
+        for _, examples in asked:
+            part = slice(start, start + len(examples))
+            start = part.stop
+            own = differences[part] if differences is not None else None
+            scores.append(self._score(examples, predictions[part], own))
+        return scores
 
     def _score(
-        self, examples: Sequence[Example], predictions: list[str], difference: float | None
+        self, examples: Sequence[Example], predictions: list[str], differences: list[float] | None
     ) -> PromptScore:
         values = self._values(examples, predictions)
         score = self._task.metric.score(examples, predictions, values)
-        reward = prompt_reward(
+        mean = None if differences is None else sum(differences) / len(differences)
+        each = zip(values, differences or [0.0] * len(values), strict=True)
+        return PromptScore(
             score,
-            difference or 0.0,
+            mean,
+            self._weighted(score, mean or 0.0),
+            tuple(values),
+            tuple(self._weighted(value, difference) for value, difference in each),
+            tuple(predictions),
+        )
+
+    def _weighted(self, score: float, difference: float) -> float:
+        return prompt_reward(
+            score,
+            difference,
             accuracy_weight=self._reward.accuracy_weight,
             softmax_weight=self._reward.softmax_weight,
         )
-        return PromptScore(score, difference, reward, tuple(values), tuple(predictions))
 
     def _values(self, examples: Sequence[Example], predictions: Sequence[str]) -> list[float]:
         if self._judge is None:

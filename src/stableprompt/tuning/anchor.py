@@ -1,15 +1,10 @@
-"""Phase 4 of a step: does the anchor follow, does the policy return, or neither.
+"""Phase 4 of a step: does the anchor follow, does the policy return, or neither. The rule.
 
-Policy and anchor write several prompts each for the same query, on common random numbers, and
-both are scored on the same validation examples. Where the two are equal, so are their prompts,
-and the difference is exactly 0: equal policies are never told apart, and nothing is asked.
-Otherwise the lead is an estimate from a few prompts a side. It is paired, prompt by prompt and
-example by example, and looked at on a growing part of the validation split: what is certain on a
-quarter of it costs no more than a quarter.
+The lead of the policy is an estimate from a few prompts a side. It is paired, prompt by prompt
+and example by example, and must be certain before anything is copied; ``anchor_judge`` measures it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,15 +15,6 @@ from numpy.typing import NDArray
 from stableprompt.config import AnchorConfig, TuneConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
-from stableprompt.scoring.ledger import Purpose
-from stableprompt.scoring.scorer import PromptScore, Scorer
-from stableprompt.tasks.example import Example
-from stableprompt.tasks.task import Task
-from stableprompt.tuning.candidates import Candidate, CandidatePool
-from stableprompt.tuning.collect import Collector, draw_examples
-from stableprompt.tuning.guards import Guards, Inspection
-from stableprompt.tuning.race import look_sizes, validation_order
-from stableprompt.tuning.randomness import derive_uniforms
 
 
 class AnchorDecision(StrEnum):
@@ -118,107 +104,3 @@ class Judgement:
     """Standard error of the difference."""
     n: int
     """Validation examples looked at; 0 where policy and anchor are equal."""
-
-
-_Side = list[Inspection]  # what one of the two wrote
-
-
-def _accepted(side: _Side) -> list[str]:
-    return [found.prompt for found in side if found.fault is None]
-
-
-def _values(side: _Side, scores: Mapping[str, PromptScore], n: int) -> NDArray[np.float64]:
-    """What each example was worth with each prompt, (P, N); 0 for a refused one."""
-    nothing = (0.0,) * n
-    return np.array([scores[f.prompt].values if f.fault is None else nothing for f in side])
-
-
-class AnchorJudge:
-    """Compares policy and anchor on the validation split.
-
-    Args:
-        agent: Carries both.
-        scorer: Scores on validation.
-        guards: A prompt that could not be returned scores 0.
-        task: Gives the validation split.
-        config: Period, thresholds, prompts a side.
-    """
-
-    def __init__(
-        self, agent: AgentLLM, scorer: Scorer, guards: Guards, task: Task, config: TuneConfig
-    ) -> None:
-        self._agent = agent
-        self._scorer = scorer
-        self._guards = guards
-        self._config = config
-        # One order for the whole run: a part that was looked at before is known already.
-        self._order = validation_order(task, config)[: config.anchor.max_examples]
-        self._task = task
-
-    def judge(
-        self, step: int, collector: Collector, pool: CandidatePool
-    ) -> tuple[Judgement, list[Candidate]]:
-        """Write and score the prompts of both; the target's answers stay known."""
-        if self._agent.equal(Role.POLICY, Role.ANCHOR):
-            return Judgement(AnchorDecision.KEEP, 0.0, 0.0, 0.0, 0), []
-        policy, anchor = self._write(step, collector, pool)
-        texts = list(dict.fromkeys([*_accepted(policy), *_accepted(anchor)]))
-        for examples in self._looks():
-            scores = self._score(texts, examples)
-            ours, theirs = (_values(side, scores, len(examples)) for side in (policy, anchor))
-            lead = paired_lead(ours, theirs)
-            decision = decide(lead, self._config.anchor)
-            if decision is not AnchorDecision.KEEP:
-                break
-        judgement = Judgement(
-            decision, float(ours.mean()), float(theirs.mean()), lead.error, len(examples)
-        )
-        candidates = [
-            Candidate.of(
-                found,
-                scores[found.prompt] if found.fault is None else None,
-                self._config.reward.fault_reward,
-                step=step,
-                writer=role,
-                scored_on=Purpose.VALIDATION,
-            )
-            for role, side in ((Role.POLICY, policy), (Role.ANCHOR, anchor))
-            for found in side
-        ]
-        pool.add(candidates)
-        if len(examples) == len(
-            self._task.validation
-        ):  # known by now: these compete in the selection
-            pool.validate(texts, self._scorer, self._task.validation)
-        return judgement, candidates
-
-    def _write(self, step: int, collector: Collector, pool: CandidatePool) -> tuple[_Side, _Side]:
-        config = self._config
-        # A query of its own: the policy has just been trained on the step's.
-        draw = draw_examples(self._task, config, step, "anchor-examples")
-        query_ids = collector.query_ids(draw, pool)
-        uniforms = derive_uniforms(
-            config.seed,
-            step,
-            "anchor",
-            rows=config.anchor.prompts_per_decision,
-            length=config.agent.max_prompt_tokens,
-        )
-        sides = []
-        for role in (Role.POLICY, Role.ANCHOR):
-            responses = self._agent.sample(query_ids, uniforms, role=role)
-            self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
-            sides.append(self._guards.inspect(responses))
-        policy, anchor = sides
-        return policy, anchor
-
-    def _looks(self) -> list[list[Example]]:
-        """Growing parts of the examples that a decision may take, the last of them all."""
-        sizes = look_sizes(len(self._order), self._config.anchor.rounds)
-        return [self._order[:size] for size in sizes]
-
-    def _score(self, prompts: Sequence[str], examples: Sequence[Example]) -> dict[str, PromptScore]:
-        if not prompts:
-            return {}
-        found = self._scorer.score_all(prompts, examples, Purpose.VALIDATION)
-        return dict(zip(prompts, found, strict=True))

@@ -6,7 +6,6 @@ from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.tasks.task import Task
-from stableprompt.tuning.anchor import is_due
 from stableprompt.tuning.race import race_cost
 
 
@@ -39,24 +38,36 @@ class Budget:
             raise ValueError("a run without a budget has no calls left to count")
         return self.config.budget - spent(ledger)
 
-    def affords_step(self, step: int, ledger: Ledger) -> bool:
+    def affords_step(self, ledger: Ledger) -> bool:
         """Whether a step can be paid for, and the selection after it."""
-        if not self.limited:
-            return True
-        return self.left(ledger) >= self._step(step) + self._selection()
+        return not self.limited or self.left(ledger) >= self._step() + self._selection()
 
-    def _step(self, step: int) -> int:
+    def affords_decision(self, ledger: Ledger) -> bool:
+        """Whether an anchor decision can be paid for, and the selection after it."""
+        return not self.limited or self.left(ledger) >= self._decision() + self._selection()
+
+    @property
+    def trial(self) -> int:
+        """What it costs to compare policy and anchor as writers of prompts for single inputs."""
+        return 0 if self.config.per_input.mode == "off" else 2 * self.num_validation
+
+    def _step(self) -> int:
         config = self.config
-        cost = (config.ppo.prompts_per_step + 1) * config.reward.examples_per_step
-        if is_due(step, config):
-            most = min(self.num_validation, config.anchor.max_examples or self.num_validation)
-            cost += 2 * config.anchor.prompts_per_decision * most
-        return cost
+        if config.per_input.mode != "off":  # each prompt and the seed prompt on one input
+            return config.ppo.prompts_per_step + config.examples_per_step
+        return (config.ppo.prompts_per_step + 1) * config.examples_per_step
+
+    def _decision(self) -> int:
+        anchor, n = self.config.anchor, self.num_validation
+        if self.config.per_input.mode != "off":
+            return 2 * n
+        return 2 * anchor.prompts_per_decision * min(n, anchor.max_examples or n)
 
     def _selection(self) -> int:
         """What is kept free for it: the seed prompt, the finalists, the demonstrations."""
         selection, n = self.config.selection, self.num_validation
         cost = n + race_cost(selection.num_finalists, n, selection.rounds)
+        cost += self.trial
         if selection.num_demonstrations:
             cost += race_cost(selection.demonstration_sets, n, selection.rounds)
         return cost
@@ -76,7 +87,7 @@ def require_enough_budget(task: Task, config: TuneConfig) -> None:
     budget = Budget(config, len(task.validation))
     if config.budget is None:
         return
-    needed = budget._selection() + budget._step(0) if config.steps else 2 * budget.num_validation
+    needed = budget._selection() + budget._step() if config.steps else 2 * budget.num_validation
     if config.budget < needed:
         raise ConfigError(
             f"a budget of {config.budget} target calls is too small: one step and the selection "

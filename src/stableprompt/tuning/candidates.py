@@ -9,7 +9,9 @@ from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.prompt_checks import PromptFault
+from stableprompt.tasks.splits import identity
 from stableprompt.tuning.guards import Inspection
+from stableprompt.tuning.ratings import ratings_of, variances_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Candidate:
     num_words: int
     instruction: bool
     """Whether it asks for something."""
+    written_for: str | None = None
+    """The input that it was written for; None where it is for all."""
 
     @classmethod
     def of(
@@ -65,78 +69,139 @@ class Candidate:
             surprise=found.surprise,
             num_words=found.num_words,
             instruction=found.instruction,
+            written_for=inspection.written_for,
         )
 
 
-_TUPLES = ("values", "predictions")  # JSON has lists
+_TUPLES = ("values", "rewards", "predictions")  # JSON has lists
 
 
 class CandidatePool:
-    """Prompts by text, with their gain over the seed prompt and their validation scores."""
+    """Prompts by text: what each earned on which examples, and what that says of them.
 
-    def __init__(self) -> None:
-        self._gains: dict[str, list[float]] = {}
+    Args:
+        seed_prompt: The prompt to beat.
+    """
+
+    def __init__(self, seed_prompt: str) -> None:
+        self._groups = {seed_prompt: 0}
+        """Who wrote each prompt: the policy of which step. The first is the seed prompt."""
+        self._seen: dict[str, dict[int, float]] = {seed_prompt: {}}
+        """What each prompt earned, by the number of the example."""
+        self._numbers: dict[str, int] = {}
+        self._ratings: dict[str, float] = {}
         self.validated: dict[str, PromptScore] = {}
+        """Prompts with what they achieved on the whole validation split."""
         self.faults: dict[str, int] = {}
+        self.anchor_group = 0
+        """The policy of which step the anchor is."""
 
-    def add(self, candidates: Iterable[Candidate]) -> None:
-        """Remember the prompts of one step; refused ones are only counted.
-
-        A text that was written several times in a step was scored once, on the same examples.
-        """
-        seen: set[str] = set()
+    def count_faults(self, candidates: Iterable[Candidate]) -> None:
+        """Count the prompts that were refused, by reason."""
         for candidate in candidates:
             if candidate.fault is not None:
                 self.faults[candidate.fault] = self.faults.get(candidate.fault, 0) + 1
-            elif candidate.seed_reward is not None and candidate.prompt not in seen:
-                seen.add(candidate.prompt)
-                gain = candidate.reward - candidate.seed_reward
-                self._gains.setdefault(candidate.prompt, []).append(gain)
 
-    def validate(self, prompts: Iterable[str], scorer: Scorer, examples: Sequence[Example]) -> None:
+    def add(
+        self,
+        prompts: Iterable[str],
+        scores: Iterable[PromptScore],
+        examples: Sequence[Example],
+        *,
+        group: int | None = None,
+    ) -> None:
+        """Remember what prompts earned.
+
+        Args:
+            prompts: One of them may be the seed prompt.
+            scores: Theirs.
+            examples: What they were scored on.
+            group: The policy of which step wrote those that are new; None for the last one's.
+        """
+        group = self.last_group if group is None else group
+        known = self._numbers
+        numbers = [known.setdefault(identity(example), len(known)) for example in examples]
+        for prompt, score in zip(prompts, scores, strict=True):
+            self._groups.setdefault(prompt, group)
+            self._seen.setdefault(prompt, {}).update(zip(numbers, score.rewards, strict=True))
+        self._ratings = {}
+
+    @property
+    def last_group(self) -> int:
+        """The last step of which prompts were scored."""
+        return max(self._groups.values())
+
+    def validate(
+        self,
+        prompts: Iterable[str],
+        scorer: Scorer,
+        examples: Sequence[Example],
+        *,
+        group: int | None = None,
+    ) -> None:
         """Score prompts on the whole validation split; each text is scored there once a run."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.validated]
         if new:
             scores = scorer.score_all(new, examples, Purpose.VALIDATION)
+            self.add(new, scores, examples, group=group)
             self.validated.update(zip(new, scores, strict=True))
 
     def leaderboard(self, size: int) -> list[str]:
-        """The prompts with the highest gain over the seed prompt on the same examples.
+        """The prompts with the highest ratings, the seed prompt aside."""
+        found = self._rate()
+        seed_prompt = self._seed_prompt
+        return [
+            prompt
+            for prompt in sorted(found, key=lambda prompt: (-found[prompt], prompt))
+            if prompt != seed_prompt
+        ][:size]
 
-        Every step has examples of its own, so rewards of different steps do not compare; gains
-        over the same prompt do. A gain seen in k steps is shrunk by k / (k + 1), so that one
-        lucky draw does not outrank a prompt that was good again and again; losses are not shrunk.
-        """
-        trusted = {prompt: self.trusted_gain(prompt) for prompt in self._gains}
-        return sorted(trusted, key=lambda prompt: (-trusted[prompt], prompt))[:size]
+    def rating(self, prompt: str) -> float:
+        """What a prompt that was scored is expected to earn on an example; see ``ratings``."""
+        return self._rate()[prompt]
 
-    def trusted_gain(self, prompt: str) -> float:
-        """The mean gain of a prompt that was scored in a step, shrunk; see ``leaderboard``."""
-        gains = self._gains[prompt]
-        gain = sum(gains) / len(gains)
-        return gain * len(gains) / (len(gains) + 1) if gain > 0 else gain
+    def gain(self, prompt: str) -> float:
+        """Its rating above the seed prompt's."""
+        return self.rating(prompt) - self.rating(self._seed_prompt)
+
+    def _rate(self) -> dict[str, float]:
+        if not self._ratings and self._numbers:
+            groups, seen = list(self._groups.values()), list(self._seen.values())
+            found = ratings_of(groups, seen, variances_of(groups, seen))
+            self._ratings = dict(zip(self._groups, found.tolist(), strict=True))
+        return self._ratings
+
+    @property
+    def _seed_prompt(self) -> str:
+        return next(iter(self._groups))
 
     @property
     def num_unique(self) -> int:
-        """Different prompts that were scored, the seed prompt among them once it was validated."""
-        return len(self._gains.keys() | self.validated.keys())
+        """Different prompts that were scored."""
+        return sum(bool(seen) for seen in self._seen.values())
 
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
-            "gains": self._gains,
+            "groups": self._groups,
+            "seen": [list(map(list, own.items())) for own in self._seen.values()],
+            "numbers": self._numbers,
             "validated": {prompt: asdict(score) for prompt, score in self.validated.items()},
             "faults": self.faults,
+            "anchor_group": self.anchor_group,
         }
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "CandidatePool":
         """Take back what ``to_dict`` gave."""
-        pool = cls()
-        pool._gains = dict(state["gains"])
+        pool = cls("")
+        pool._groups = dict(state["groups"])
+        pool._seen = dict(zip(pool._groups, map(dict, state["seen"]), strict=True))
+        pool._numbers = dict(state["numbers"])
         pool.validated = {
             prompt: PromptScore(**{**score, **{n: tuple(score[n]) for n in _TUPLES}})
             for prompt, score in state["validated"].items()
         }
         pool.faults = dict(state["faults"])
+        pool.anchor_group = state["anchor_group"]
         return pool

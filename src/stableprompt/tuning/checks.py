@@ -11,7 +11,7 @@ def require_enough_examples(task: Task, config: TuneConfig) -> None:
     Raises:
         DataError: it does not.
     """
-    scored, shown = config.reward.examples_per_step, config.agent.num_demonstrations
+    scored, shown = config.examples_per_step, config.agent.num_demonstrations
     found = len(task.train)
     if found >= scored + shown or not config.steps:
         return

@@ -1,19 +1,21 @@
 """Phase 1 of a step: write prompts for one query and score them on the same examples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from stableprompt.config import TuneConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
+from stableprompt.models.responses import Responses
+from stableprompt.models.tails import split_off
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.example import Example
-from stableprompt.tasks.meta_prompts import MetaPrompt
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.asking import Asking
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.guards import Guards, Inspection
 from stableprompt.tuning.randomness import derive_random, derive_uniforms
@@ -35,10 +37,33 @@ def draw_examples(task: Task, config: TuneConfig, step: int, purpose: str = "exa
     The same for all prompts of the step (common random numbers), fresh every step, so that the
     policy cannot learn one batch by heart.
     """
-    shown = config.agent.num_demonstrations
-    scored = config.reward.examples_per_step
+    shown, scored = config.agent.num_demonstrations, config.examples_per_step
     drawn = derive_random(config.seed, step, purpose).sample(task.train, shown + scored)
     return Draw(tuple(drawn[scored:]), tuple(drawn[:scored]))
+
+
+def draw_for_use(task: Task, config: TuneConfig) -> tuple[Example, ...]:
+    """The demonstrations that a writer of prompts for single inputs shows in use, and when it is
+    judged; while it learns, every step has others."""
+    drawn = derive_random(config.seed, "writer").sample(task.train, config.agent.num_demonstrations)
+    return tuple(drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the agent is asked for in a step: one prompt for all inputs, or one for each."""
+
+    ids: torch.Tensor
+    """Token ids of the meta-prompt, or of what those of all inputs begin with, (Q,)."""
+    inputs: tuple[Example, ...] = ()
+    """The input that each row is for; () where a prompt is for all of them."""
+    tails: tuple[tuple[int, ...], ...] = ()
+    """The rest of each row's own meta-prompt; () where a prompt is for all inputs."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the agent reads, the common beginning once."""
+        return len(self.ids) + sum(map(len, set(self.tails)))
 
 
 class Collector:
@@ -60,17 +85,41 @@ class Collector:
         self._guards = guards
         self._task = task
         self._config = config
-        self._meta_prompt = MetaPrompt(config.agent.meta_prompt)
+        self._asking = Asking.of(task, config)
 
-    def query_ids(self, draw: Draw, pool: CandidatePool) -> torch.Tensor:
-        """The meta-prompt of a draw, as the agent reads it, (Q,)."""
-        task = self._task
-        pairs = [(example.text, task.shown_answer(example)) for example in draw.demonstrations]
-        shown = task.seed_prompt
+    def query(
+        self,
+        demonstrations: Sequence[Example],
+        pool: CandidatePool,
+        inputs: Sequence[Example] = (),
+    ) -> Query:
+        """What the agent reads: the same for all rows, or for each row its own input."""
+        asking = self._asking
         if self._config.agent.shown_prompt == "leader":
-            shown = next(iter(self._best(pool, 1)), shown)
-        messages = self._meta_prompt.messages(shown, task.allowed_outputs, pairs)
-        return self._agent.query_ids(messages)
+            asking = replace(asking, prompt=next(iter(self._best(pool, 1)), asking.prompt))
+        asking = asking.showing(self._task, demonstrations)
+        if not inputs:
+            return Query(self._agent.query_ids(asking.messages()))
+        known = {e.text: self._agent.query_ids(asking.messages(e.text)).tolist() for e in inputs}
+        ids, tails = split_off([known[example.text] for example in inputs])
+        return Query(
+            torch.tensor(ids, device=self._agent.loaded.device), tuple(inputs), tuple(tails)
+        )
+
+    def write(
+        self,
+        query: Query,
+        uniforms: torch.Tensor,
+        *,
+        role: Role = Role.POLICY,
+        greedy: bool = False,
+    ) -> tuple[Responses, list[Inspection]]:
+        """A prompt for each row of random numbers, and what is wrong with it."""
+        responses = self._agent.sample(
+            query.ids, uniforms, role=role, tails=query.tails, greedy=greedy
+        )
+        self._scorer.ledger.add_agent(read=query.num_tokens, written=int(responses.mask.sum()))
+        return responses, self._guards.inspect(responses, query.inputs)
 
     def collect(self, step: int, pool: CandidatePool) -> tuple[Rollout | None, list[Candidate]]:
         """One rollout: P prompts with tokens, log-probabilities, values and rewards.
@@ -79,83 +128,103 @@ class Collector:
 
         Args:
             step: Decides what is drawn.
-            pool: What was seen in earlier steps; the best of it may be learned from again.
+            pool: What was seen in earlier steps, of which the best may be learned from again; what
+                is seen now comes into it.
         """
-        draw = draw_examples(self._task, self._config, step)
-        query_ids = self.query_ids(draw, pool)
-        uniforms = derive_uniforms(
-            self._config.seed,
-            step,
-            "prompts",
-            rows=self._config.ppo.prompts_per_step,
-            length=self._config.agent.max_prompt_tokens,
-        )
-        responses = self._agent.sample(query_ids, uniforms)
-        self._scorer.ledger.add_agent(read=len(query_ids), written=int(responses.mask.sum()))
-        candidates = self._judge(step, draw, self._guards.inspect(responses))
-        if not self._config.ppo.learning:
+        config = self._config
+        draw = draw_examples(self._task, config, step)
+        each = config.per_input.prompts
+        inputs = [example for example in draw.reward_examples for _ in range(each)]
+        per_input = config.per_input.mode != "off"
+        query = self.query(draw.demonstrations, pool, inputs if per_input else ())
+        rows, length = config.ppo.prompts_per_step, config.agent.max_prompt_tokens
+        uniforms = derive_uniforms(config.seed, step, "prompts", rows=rows, length=length)
+        responses, inspections = self.write(query, uniforms)
+        candidates = self._judge(step, draw, query, inspections, pool)
+        if not config.ppo.learning:
             return None, candidates
         rewards = [candidate.reward for candidate in candidates]
         ids, mask = responses.ids, responses.mask
-        again = self._to_replay(pool, candidates)
+        again = () if per_input else self._to_replay(pool, candidates)
         if again:
             ids, mask = self._agent.append(ids, mask, again)
-            [seed_reward] = {c.seed_reward for c in candidates}
-            rewards += [(seed_reward or 0.0) + pool.trusted_gain(prompt) for prompt in again]
-        return self._rollout(query_ids, ids, mask, rewards, len(candidates)), candidates
+            seed_reward = candidates[0].seed_reward or 0.0
+            rewards += [seed_reward + pool.gain(prompt) for prompt in again]
+        return self._rollout(query, ids, mask, rewards, len(candidates)), candidates
 
     def _rollout(
         self,
-        query_ids: torch.Tensor,
+        query: Query,
         ids: torch.Tensor,
         mask: torch.Tensor,
         rewards: Sequence[float],
         num_sampled: int,
     ) -> Rollout:
-        policy = self._agent.evaluate(query_ids, ids, mask, role=Role.POLICY)
+        read = query.ids, ids, mask, query.tails
+        policy = self._agent.evaluate(*read, role=Role.POLICY)
         anchor = policy
         # Nothing is asked of the anchor where it says the same, or where nobody listens.
         if self._config.anchor.kind != "none" and not self._agent.equal(Role.POLICY, Role.ANCHOR):
-            anchor = self._agent.evaluate(query_ids, ids, mask, role=Role.ANCHOR)
+            anchor = self._agent.evaluate(*read, role=Role.ANCHOR)
+        numbers = {tail: number for number, tail in enumerate(dict.fromkeys(query.tails))}
         return Rollout(
-            query_ids=query_ids,
+            query_ids=query.ids,
             response_ids=ids,
             mask=mask,
             old_logprobs=policy.logprobs,
             anchor_logprobs=anchor.logprobs,
             entropies=policy.entropies,
             old_values=policy.values,
-            rewards=torch.tensor(rewards, device=query_ids.device),
+            rewards=torch.tensor(rewards, device=query.ids.device),
+            tails=query.tails,
+            groups=torch.tensor([numbers[tail] for tail in query.tails]) if numbers else None,
             num_sampled=num_sampled,
         )
 
     def _to_replay(self, pool: CandidatePool, candidates: Sequence[Candidate]) -> list[str]:
         """The best prompts of earlier steps that were not written again just now."""
         written = {candidate.prompt for candidate in candidates}
-        best = self._best(pool, self._config.ppo.replay)
-        return [prompt for prompt in best if prompt not in written]
+        size = self._config.ppo.replay
+        best = self._best(pool, size + len(written))
+        return [prompt for prompt in best if prompt not in written][:size]
 
     @staticmethod
     def _best(pool: CandidatePool, size: int) -> list[str]:
         """The leaders that are better than the seed prompt at all."""
-        return [prompt for prompt in pool.leaderboard(size) if pool.trusted_gain(prompt) > 0]
+        return [prompt for prompt in pool.leaderboard(size) if pool.gain(prompt) > 0]
 
-    def _judge(self, step: int, draw: Draw, inspections: Sequence[Inspection]) -> list[Candidate]:
-        """Score the prompts without fault, each text once, and the seed prompt beside them."""
+    def _judge(
+        self,
+        step: int,
+        draw: Draw,
+        query: Query,
+        inspections: Sequence[Inspection],
+        pool: CandidatePool,
+    ) -> list[Candidate]:
+        """Score the prompts without fault, and the seed prompt beside them, each pair once."""
         seed_prompt = self._task.seed_prompt
-        accepted = [found.prompt for found in inspections if found.fault is None]
-        texts = list(dict.fromkeys([seed_prompt, *accepted]))
-        scored = self._scorer.score_all(texts, draw.reward_examples, Purpose.TRAINING)
-        scores = dict(zip(texts, scored, strict=True))
+        per_row: list[tuple[Example, ...]] = [(example,) for example in query.inputs]
+        examples = per_row or [draw.reward_examples] * len(inspections)
+        asked = [(seed_prompt, own) for own in dict.fromkeys(examples)]
+        asked += [
+            (found.prompt, own)
+            for found, own in zip(inspections, examples, strict=True)
+            if found.fault is None
+        ]
+        asked = list(dict.fromkeys(asked))
+        scored = self._scorer.score_each(asked, Purpose.TRAINING)
+        for (prompt, own), score in zip(asked, scored, strict=True):
+            pool.add([prompt], [score], own, group=step)
+        scores = dict(zip(asked, scored, strict=True))
         return [
             Candidate.of(
                 found,
-                scores[found.prompt] if found.fault is None else None,
+                scores[found.prompt, own] if found.fault is None else None,
                 self._config.reward.fault_reward,
                 step=step,
                 writer=Role.POLICY,
                 scored_on=Purpose.TRAINING,
-                seed_reward=scores[seed_prompt].reward,
+                seed_reward=scores[seed_prompt, own].reward,
             )
-            for found in inspections
+            for found, own in zip(inspections, examples, strict=True)
         ]

@@ -1,13 +1,14 @@
 """Which prompts are refused before they cost a target call, and how readable each one is."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from stableprompt.config import GuardConfig
-from stableprompt.models.agent import AgentLLM, Responses
-from stableprompt.tasks.example import TaskKind
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.responses import Responses
+from stableprompt.tasks.answer_leaks import gives_away
+from stableprompt.tasks.example import Example
 from stableprompt.tasks.placeholders import WHOLE_INPUT
 from stableprompt.tasks.prompt_checks import CopyIndex, LeakIndex, PromptFault, find_fault
 from stableprompt.tasks.readability import (
@@ -16,7 +17,7 @@ from stableprompt.tasks.readability import (
     is_instruction,
     plain_instructions,
 )
-from stableprompt.tasks.task import Task
+from stableprompt.tuning.rules import Rules
 
 READABLE_SURPRISE: Final = 1.5
 """Where a limit is needed and the settings switch the guard off: what counts as readable."""
@@ -29,6 +30,8 @@ class Inspection:
     prompt: str
     fault: PromptFault | None
     readability: Readability
+    written_for: str | None = None
+    """The input that it was written for; None where it is for all."""
 
 
 class Guards:
@@ -37,28 +40,29 @@ class Guards:
     Args:
         config: Which checks are on.
         agent: Its base model says how odd a text is.
-        task: Its training examples must not be copied, its answers not be stated, the
-            placeholders of its seed prompt be kept; no prompt is babble that is less odd than its
-            seed prompt, and where that one does not look like an instruction, none must.
+        rules: What must not be copied or stated; the placeholders of the seed prompt must be kept.
+            No prompt is babble that is less odd than the seed prompt, and where that one does not
+            look like an instruction, none must.
         special_tokens: Markup of agent and target.
     """
 
     def __init__(
-        self, config: GuardConfig, agent: AgentLLM, task: Task, special_tokens: Sequence[str]
+        self, config: GuardConfig, agent: AgentLLM, rules: Rules, special_tokens: Sequence[str]
     ) -> None:
         self._config = config
         self._agent = agent
-        self._seed_prompt = task.seed_prompt
-        self._fields = (WHOLE_INPUT, *task.fields)
+        self._rules = rules
+        self._fields = (WHOLE_INPUT, *rules.fields)
         self._copies = CopyIndex(
-            texts_not_to_copy(task) if config.reject_copies else (), allowed=task.seed_prompt
+            rules.not_to_copy if config.reject_copies else (), allowed=rules.seed_prompt
         )
-        self._leaks = leaks_of(task) if config.reject_leaks else None
+        leaks = LeakIndex(rules.answers, closed=rules.closed)
+        self._leaks = leaks if config.reject_leaks else None
         self._special_tokens = tuple(special_tokens)
         self._known: dict[str, Readability] = {}  # a trained policy repeats itself
         costs = agent.surprisals(plain_instructions())
         self._scale = SurpriseScale.fit([c.nats for c in costs], [c.num_tokens for c in costs])
-        [self._seed] = self.read([task.seed_prompt])
+        [self._seed] = self.read([rules.seed_prompt])
 
     def read(self, texts: Iterable[str]) -> list[Readability]:
         """How readable each text is; each text is measured once."""
@@ -79,14 +83,32 @@ class Guards:
         limit = READABLE_SURPRISE if limit is None else limit
         return not self._odd(found, limit) and not self._asks_nothing(found)
 
-    def inspect(self, responses: Responses) -> list[Inspection]:
-        """The fault of each response, or None, and its readability, in order."""
+    def inspect(self, responses: Responses, inputs: Sequence[Example] = ()) -> list[Inspection]:
+        """The fault of each response, or None, and its readability, in order.
+
+        Args:
+            responses: What was written.
+            inputs: The input that each was written for, which it must neither copy nor answer; ()
+                where they are for all inputs.
+        """
+        found = self.read(responses.texts)
+        faults = map(self._fault, responses.texts, responses.truncated, found)
+        if not inputs:
+            return list(map(Inspection, responses.texts, faults, found))
         return [
-            Inspection(text, self._fault(text, cut, found), found)
-            for text, cut, found in zip(
-                responses.texts, responses.truncated, self.read(responses.texts), strict=True
+            Inspection(text, fault or self._fault_for(text, example), own, example.text)
+            for text, fault, own, example in zip(
+                responses.texts, faults, found, inputs, strict=True
             )
         ]
+
+    def _fault_for(self, text: str, example: Example) -> PromptFault | None:
+        """What is wrong with a prompt as one for this input."""
+        config = self._config
+        if config.reject_leaks and gives_away(text, example, self._rules.words(example)):
+            return PromptFault.LEAK
+        own = CopyIndex([example.text], allowed=self._rules.seed_prompt)
+        return PromptFault.COPY if config.reject_copies and own.is_copied_in(text) else None
 
     def _fault(self, text: str, cut: bool, found: Readability) -> PromptFault | None:
         config = self._config
@@ -95,7 +117,7 @@ class Guards:
             truncated=cut and config.reject_truncated,
             example_texts=self._copies,
             special_tokens=self._special_tokens,
-            keep=self._seed_prompt,
+            keep=self._rules.seed_prompt,
             fields=self._fields,
             leaks=self._leaks,
         )
@@ -110,22 +132,3 @@ class Guards:
 
     def _asks_nothing(self, found: Readability) -> bool:
         return self._seed.instruction and not found.instruction
-
-
-def texts_not_to_copy(task: Task) -> list[str]:
-    """Fields of the training examples, and references, that only one example has.
-
-    What several share gives no example away: it names the subject, or what may be answered.
-    """
-    counts = Counter(value for e in task.train for value in set(e.fields.values()))
-    if task.kind is TaskKind.GENERATION:
-        counts.update(answer for e in task.train for answer in set(e.answers))
-    return [text for text, count in counts.items() if count == 1]
-
-
-def leaks_of(task: Task) -> LeakIndex:
-    """The answers that a prompt must not state."""
-    if task.kind is TaskKind.GENERATION:
-        return LeakIndex((a for e in task.train for a in e.answers), closed=False)
-    words = (word for example in task.train for word in task.answer_words(example))
-    return LeakIndex(dict.fromkeys(words), closed=True)

@@ -18,6 +18,7 @@ from stableprompt.tuning.update import UpdateStats
 _WINDOW: Final = 3  # steps that are averaged, or in a row
 _SLOWEST: Final = 1 / 64
 _STRONGEST: Final = 16.0
+_RECOVERY: Final = math.sqrt(2)  # two healthy steps for one with an alarm
 
 
 class Alarm(StrEnum):
@@ -43,9 +44,9 @@ class Action(StrEnum):
     ROLL_BACK = "roll_back"
     """Policy := copy of the anchor, optimizer state fresh."""
     RAISE_KL = "raise_kl"
-    """Double the KL coefficient, up to 16 times."""
+    """Double the KL coefficient, up to 16 times what was set."""
     LOWER_RATE = "lower_rate"
-    """Halve the learning rate, down to a 64th."""
+    """Halve the learning rate, down to a 64th of what was set."""
 
 
 _ANSWERS: dict[Alarm, tuple[Action, ...]] = {
@@ -63,7 +64,9 @@ class Readings:
     """One step in numbers."""
 
     gain: float
-    """Mean reward minus the seed prompt's."""
+    """Mean reward minus the seed prompt's, on the step's examples."""
+    level: float | None
+    """The same by the ratings, which leave the luck of the draw out; None where none was scored."""
     reward_sd: float
     """Standard deviation of the rewards of the step's prompts (within a query)."""
     gain_sd: float | None
@@ -85,7 +88,10 @@ class Readings:
 
 
 def readings_of(
-    candidates: Sequence[Candidate], stats: UpdateStats | None, earlier: Sequence[Readings]
+    candidates: Sequence[Candidate],
+    stats: UpdateStats | None,
+    earlier: Sequence[Readings],
+    level: float | None = None,
 ) -> Readings:
     """The readings of one step.
 
@@ -93,16 +99,18 @@ def readings_of(
         candidates: The step's prompts.
         stats: Its update, if the policy learns.
         earlier: The readings of the steps before it.
+        level: How far its prompts are rated above the seed prompt.
     """
     size = len(candidates)
     rewards = [c.reward for c in candidates]
-    gain = statistics.fmean(rewards) - (candidates[0].seed_reward or 0.0)
+    gain = statistics.fmean(c.reward - (c.seed_reward or 0.0) for c in candidates)
     gains = [*(r.gain for r in earlier[-4:]), gain]
     moved = stats.step_kl if stats else None
     if stats and stats.update_kl is not None:
         moved = max(stats.update_kl, stats.step_kl if not stats.undone else 0.0)
     return Readings(
         gain=gain,
+        level=level,
         reward_sd=statistics.pstdev(rewards),
         gain_sd=statistics.stdev(gains) if len(gains) > 1 else None,
         unique_share=len({c.prompt for c in candidates}) / size,
@@ -157,12 +165,18 @@ class Monitor:
             }
         )
 
-    def watch(self, candidates: Sequence[Candidate], stats: UpdateStats | None) -> Finding:
+    def watch(
+        self,
+        candidates: Sequence[Candidate],
+        stats: UpdateStats | None,
+        level: float | None = None,
+    ) -> Finding:
         """Read a step, and say what is wrong and what must be done.
 
-        ``roll_back`` is the caller's to do; the two scales have changed already.
+        ``roll_back`` is the caller's to do; the two scales have changed already. Where nothing is
+        wrong they go back, more slowly, to what was set.
         """
-        now = readings_of(candidates, stats, self.history)
+        now = readings_of(candidates, stats, self.history, level)
         self.history.append(now)
         if self.first is None:
             self.first = now
@@ -172,6 +186,9 @@ class Monitor:
         actions: tuple[Action, ...] = ()
         if self.config.act and stats is not None:
             actions = tuple(dict.fromkeys(a for alarm in alarms for a in _ANSWERS[alarm]))
+        if not alarms:
+            self.kl_scale = max(1.0, self.kl_scale / _RECOVERY)
+            self.rate_scale = min(1.0, self.rate_scale * _RECOVERY)
         if Action.RAISE_KL in actions:
             self.kl_scale = min(_STRONGEST, self.kl_scale * 2)
         if Action.LOWER_RATE in actions:
@@ -234,8 +251,8 @@ class Monitor:
         return far or rise > self.config.max_surprise_rise
 
     def _drop(self) -> float:
-        """By how much the mean gain of the last steps is below the best earlier ones'."""
-        gains = [r.gain for r in self.history]
+        """By how much the last steps' prompts are worse than those of the best earlier ones."""
+        gains = [r.gain if r.level is None else r.level for r in self.history]
         means = [statistics.fmean(gains[i : i + _WINDOW]) for i in range(len(gains) - _WINDOW + 1)]
         return max(means[:-_WINDOW]) - means[-1] if len(means) > _WINDOW else -math.inf
 

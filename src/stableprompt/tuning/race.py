@@ -5,10 +5,9 @@ would cost on the rest pays for more finalists instead (Jamieson and Talwalkar 2
 arXiv 1502.07943).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from stableprompt.config import TuneConfig
-from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.randomness import derive_random
@@ -23,7 +22,8 @@ def validation_order(task: Task, config: TuneConfig) -> list[Example]:
     return order
 
 
-Score = Callable[[Sequence[str], Sequence[Example]], Sequence[PromptScore]]
+Look = Callable[[Sequence[str], Sequence[Example]], Mapping[str, float]]
+"""What prompts are worth now that they were seen on these examples, too."""
 
 
 def look_sizes(num_examples: int, rounds: int) -> list[int]:
@@ -38,21 +38,19 @@ def look_sizes(num_examples: int, rounds: int) -> list[int]:
     return [size for size in sizes if size >= min(_FEWEST, num_examples)]
 
 
-def race(
-    prompts: Sequence[str], examples: Sequence[Example], rounds: int, score: Score
-) -> list[str]:
+def race(prompts: Sequence[str], examples: Sequence[Example], rounds: int, look: Look) -> list[str]:
     """The prompts that are left for the last look, at all examples; they are not scored there yet.
 
     Args:
         prompts: All different.
         examples: In the order in which they are looked at.
         rounds: Looks; with one, all prompts are left.
-        score: Scores prompts on examples.
+        look: Says what prompts are worth.
     """
     left = list(prompts)
     for size in look_sizes(len(examples), rounds)[:-1]:
-        scores = dict(zip(left, score(left, examples[:size]), strict=True))
-        left.sort(key=lambda p: (-scores[p].score, -(scores[p].softmax_difference or 0.0), p))
+        worth = look(left, examples[:size])
+        left.sort(key=lambda prompt: (-worth[prompt], prompt))
         left = left[: (len(left) + 1) // 2]
     return left
 

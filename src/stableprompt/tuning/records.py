@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from stableprompt.errors import ConfigError
 from stableprompt.tasks.example import Example
-from stableprompt.tasks.formats import CHOICES, InputFormat
+from stableprompt.tasks.formats import InputFormat
+from stableprompt.tasks.inputs import example_of
 from stableprompt.tasks.placeholders import WHOLE_INPUT, placeholders
 from stableprompt.tasks.readability import Readability
 from stableprompt.tasks.statistics import Estimate, PairedComparison
 from stableprompt.tasks.templates import Message, TargetTemplate
+from stableprompt.tuning.per_input import PerInputResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class TuneResult:
     layout: InputFormat
     """How the fields of an example become the input."""
     run_dir: Path = field(compare=False)
+    per_input: PerInputResult | None = None
+    """What a prompt for each input brings; None where the run was for one prompt."""
 
     @property
     def improved(self) -> bool:
@@ -121,30 +124,8 @@ class TuneResult:
             ConfigError: fields are missing, or an input of several was given as one text to a
                 prompt that places them one by one.
         """
-        names = placeholders(self.layout.layout)
-        fields: dict[str, str] = {}
-        if isinstance(given, str):
-            text = given
-            if len(names) == 1:
-                fields = dict.fromkeys(names, given)
-        else:
-            fields = {
-                name: value
-                if name != CHOICES or isinstance(value, str)
-                else self.layout.choice_list(value)
-                for name, value in given.items()
-            }
-            for name, value in fields.items():
-                if not isinstance(value, str):
-                    raise ConfigError(f"the field {name!r} is {value!r}; give a text")
-            text = self.layout.text(fields)
-        needed = names if not isinstance(given, str) else names & placeholders(self.prompt)
-        missing = sorted(needed - fields.keys())
-        if missing:
-            raise ConfigError(
-                f"the input has no field {missing[0]!r}; give a mapping with {sorted(names)}"
-            )
-        return self.template.messages(self.prompt, Example(text, "", fields=fields))
+        example = example_of(given, self.layout, prompt=self.prompt)
+        return self.template.messages(self.prompt, example)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``result.json``: no times and no paths, so that equal runs give equal bytes."""

@@ -56,13 +56,13 @@ def select(
     config: TuneConfig,
     is_readable: Callable[[str], bool],
 ) -> Selection:
-    """Score the finalists again on the whole validation split and take the best.
+    """Score the finalists again on the validation split and take the one with the best rating.
 
-    The seed prompt is one of them, so the result is never worse than it on validation; where
-    scores are equal it stays, and between others the larger softmax difference decides. Then
-    demonstrations are tried with the best one, where they are asked for; they must be better.
-    Both are races: most are seen on a part of the split only. With a budget, as many are compared
-    as it pays for.
+    A rating weighs all that was seen of a prompt, in training and on validation (``ratings``):
+    the highest of many validation scores is luck in part. The seed prompt competes, and nothing
+    is chosen that scores below it on validation. Then demonstrations are tried with the best one,
+    where they are asked for; they must be better. Both are races: most are seen on a part of the
+    split only. With a budget, as many are compared as it pays for.
 
     Args:
         pool: What was seen.
@@ -75,26 +75,23 @@ def select(
     judges = _Finals(pool, task, scorer, config)
     pool.validate([task.seed_prompt], scorer, task.validation)
     judges.compare(pool.leaderboard(judges.room(config.selection.num_finalists)))
+    enough = validated[task.seed_prompt].score
 
-    def rank(prompt: str) -> tuple[float, bool, float, str]:
-        score = validated[prompt]
-        return (
-            -score.score,
-            prompt != task.seed_prompt,
-            -(score.softmax_difference or 0.0),
-            prompt,
-        )
+    def rank(prompt: str) -> tuple[float, bool, str]:
+        return -pool.rating(prompt), prompt != task.seed_prompt, prompt
 
-    best = instruction = min(validated, key=rank)
-    readable = min(filter(is_readable, [*validated, task.seed_prompt]), key=rank, default=best)
+    worthy = [prompt for prompt in validated if validated[prompt].score >= enough]
+    best = instruction = min(worthy, key=rank)
+    readable = min(filter(is_readable, worthy), key=rank, default=best)
     drawn = judges.compare(
         islice(
             draw_demonstrations(instruction, task, config),
             judges.room(config.selection.demonstration_sets, last=True),
-        )
+        ),
+        group=pool.last_group + 1,
     )
     for prompt in drawn:
-        if validated[prompt].score > validated[best].score:
+        if validated[prompt].score >= enough and pool.rating(prompt) > pool.rating(best):
             best = prompt
     if best != instruction and readable == instruction:
         readable = best  # an instruction with examples is as readable as the instruction
@@ -113,7 +110,7 @@ class _Finals:
 
     def __init__(self, pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) -> None:
         self._pool, self._task, self._scorer, self._config = pool, task, scorer, config
-        self._order = validation_order(task, config)
+        self._validation, self._order = task.validation, validation_order(task, config)
         self._budget = Budget(config, len(task.validation))
 
     def room(self, wanted: int, *, last: bool = False) -> int:
@@ -122,19 +119,24 @@ class _Finals:
             return wanted
         selection = self._config.selection
         last = last or not selection.num_demonstrations
-        left = self._budget.left(self._scorer.ledger)
+        left = self._budget.left(self._scorer.ledger) - self._budget.trial
         most = most_racers(left, len(self._order), selection.rounds)
         return most if last else min(wanted, most)
 
-    def compare(self, prompts: Iterable[str]) -> list[str]:
+    def compare(self, prompts: Iterable[str], *, group: int | None = None) -> list[str]:
         """Race them; those that reached the last look are validated, and returned."""
-        new = [p for p in dict.fromkeys(prompts) if p not in self._pool.validated]
-        left = race(new, self._order, self._config.selection.rounds, self._score)
-        self._pool.validate(left, self._scorer, self._task.validation)
-        return left
+        pool, scorer = self._pool, self._scorer
 
-    def _score(self, prompts: Sequence[str], examples: Sequence[Example]) -> list[PromptScore]:
-        return self._scorer.score_all(prompts, examples, Purpose.VALIDATION) if prompts else []
+        def look(prompts: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+            scores = scorer.score_all(prompts, examples, Purpose.VALIDATION)
+            pool.add(prompts, scores, examples, group=group)
+            return {prompt: pool.rating(prompt) for prompt in prompts}
+
+        new = [p for p in dict.fromkeys(prompts) if p not in pool.validated]
+        if new:
+            new = race(new, self._order, self._config.selection.rounds, look)
+            pool.validate(new, scorer, self._validation, group=group)
+        return new
 
 
 def read_test(

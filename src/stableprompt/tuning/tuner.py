@@ -20,17 +20,20 @@ from stableprompt.runs.folder import (
     RESULT,
     STEPS,
     TEST,
+    WRITES,
     RunFolder,
 )
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.task import Task
-from stableprompt.tuning.anchor import AnchorDecision, AnchorJudge, Judgement, apply, is_due
+from stableprompt.tuning.anchor import AnchorDecision, Judgement, apply, is_due
+from stableprompt.tuning.anchor_judge import AnchorJudge
 from stableprompt.tuning.budget import Budget, spent
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.monitor import Action, Finding, Monitor
+from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, StepRecord, TuneResult
 from stableprompt.tuning.selection import Selection, read_test, select
@@ -64,26 +67,27 @@ class Tuner:
         self._scorer, self._folder, self._observer = scorer, folder, observer
         agent = trainable.agent
         self._collector = Collector(agent, scorer, guards, task, config)
-        self._judge = AnchorJudge(agent, scorer, guards, task, config)
+        self._judge = AnchorJudge(agent, scorer, self._collector, task, config)
         self._guards = guards
         self._budget = Budget(config, len(task.validation))
         self._monitor = Monitor(config.monitor)
-        self._pool = CandidatePool()
+        self._pool = CandidatePool(task.seed_prompt)
         self._decisions: Counter[str] = Counter()
         self._setting: dict[str, Any] = {}
 
-    def run(self, setting: dict[str, Any]) -> TuneResult:
+    def run(self, setting: dict[str, Any], trial: WriterTrial | None = None) -> TuneResult:
         """Train, select, test.
 
         Args:
             setting: Task, models and versions, for the result.
+            trial: Judges prompts for each input, where such are written.
         """
         config, agent = self._config, self._trainable.agent
         self._setting = json.loads(json.dumps(setting))
         first_step = self._restore()
         self._observer.on_start(first_step, config.steps)
         for step in range(first_step, config.steps):
-            if not self._budget.affords_step(step, self._scorer.ledger):
+            if not self._budget.affords_step(self._scorer.ledger):
                 break
             started = time.perf_counter()
             if config.anchor.kind == "previous":
@@ -91,17 +95,18 @@ class Tuner:
             rollout, candidates = self._collector.collect(step, self._pool)  # 1. write and score
             stats = self._update(step, rollout)  # 2. PPO with KL to the anchor
             finding = self._watch(candidates, stats)  # is the run healthy? if not, answer
-            self._pool.add(candidates)  # 3. remember what was seen
+            self._pool.count_faults(candidates)  # 3. what was seen is in the pool by now
             judgement: Judgement | None = None
             judged: list[Candidate] = []
-            if is_due(step, config):  # 4. KEEP / UPDATE / ROLL_BACK, by copying
-                judgement, judged = self._judge.judge(step, self._collector, self._pool)
+            # 4. KEEP / UPDATE / ROLL_BACK, by copying
+            if is_due(step, config) and self._budget.affords_decision(self._scorer.ledger):
+                judgement, judged = self._judge.judge(step, self._pool)
                 apply(judgement.decision, agent, self._trainable.optimizer)
                 self._decisions[judgement.decision] += 1
             record = self._record(step, candidates, stats, finding, judgement, started)
             self._write_down(record, [*candidates, *judged])  # 5. safe to kill here
             self._observer.on_step(record)
-        return self._finish(setting)
+        return self._finish(setting, trial)
 
     def consider(self, prompts: Sequence[str]) -> None:
         """Let prompts that were found elsewhere compete in the selection."""
@@ -117,7 +122,9 @@ class Tuner:
         return learn(self._trainable, rollout, config, seed=seed)
 
     def _watch(self, candidates: Sequence[Candidate], stats: UpdateStats | None) -> Finding:
-        finding = self._monitor.watch(candidates, stats)
+        gains = [self._pool.gain(c.prompt) for c in candidates if c.fault is None]
+        level = sum(gains) / len(gains) if gains else None
+        finding = self._monitor.watch(candidates, stats, level)
         if Action.ROLL_BACK in finding.actions and self._config.anchor.kind != "none":
             apply(AnchorDecision.ROLL_BACK, self._trainable.agent, self._trainable.optimizer)
         return finding
@@ -185,13 +192,14 @@ class Tuner:
         self._scorer.memo.restore(self._folder.read_lines(PAIRS))
         return checkpoint.next_step
 
-    def _finish(self, setting: dict[str, Any]) -> TuneResult:
+    def _finish(self, setting: dict[str, Any], trial: WriterTrial | None) -> TuneResult:
         """Select on validation, then read the test split, then write the result."""
         task, config, pool = self._task, self._config, self._pool
         self._observer.on_phase("choosing the prompt on validation")
         selection = select(pool, task, self._scorer, config, self._guards.is_readable)
         self._observer.on_phase("reading the test split, once")
         figures = read_test(task, self._scorer, selection, pool, config)
+        per_input = self._try(trial, selection.prompt) if trial is not None else None
         [readability] = self._guards.read([selection.instruction])
         result = TuneResult(
             prompt=selection.prompt,
@@ -224,12 +232,22 @@ class Tuner:
             template=self._scorer.template,
             layout=task.layout,
             run_dir=self._folder.path,
+            per_input=per_input,
         )
         self._folder.write_json(TEST, outcomes(figures.scores))
         if config.selection.learning_curve:
             self._folder.write_json(CURVE, {"points": self._curve(selection)})
         self._folder.write_text(BEST_PROMPT, result.prompt + "\n")
         self._folder.write_json(RESULT, result.to_dict())
+        return result
+
+    def _try(self, trial: WriterTrial, fixed: str) -> PerInputResult:
+        """Whether a prompt for each input pays; the better of two writers is the policy then."""
+        self._observer.on_phase("writing a prompt for each input of validation and test")
+        result, written = trial.judge(fixed)
+        self._trainable.agent.copy(result.writer, Role.POLICY)
+        self._folder.cut_back({WRITES: 0})
+        self._folder.append(WRITES, written)
         return result
 
     def _curve(self, selection: Selection) -> list[list[float]]:

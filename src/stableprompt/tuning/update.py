@@ -59,11 +59,12 @@ class UpdateStats:
 def advantages_of(rollout: Rollout, config: PPOConfig) -> tuple[Tensor, Tensor]:
     """Advantages and value targets of a rollout, (P, T) each.
 
-    "group": relative to the step's mean reward; the value targets are then the old values, so
-    that the value loss is 0. "gae": StablePrompt eq. 4, whitened over the step's tokens.
+    "group": relative to the mean reward of the prompts for the same meta-prompt; the value targets
+    are then the old values, so that the value loss is 0. "gae": StablePrompt eq. 4, whitened over
+    the step's tokens.
     """
     if config.advantage == "group":
-        return group_advantages(rollout.rewards, rollout.mask), rollout.old_values
+        return _group_advantages(rollout), rollout.old_values
     rewards = token_rewards(rollout.rewards, rollout.mask)
     advantages, returns = estimate_advantages(
         rollout.old_values,
@@ -73,6 +74,16 @@ def advantages_of(rollout: Rollout, config: PPOConfig) -> tuple[Tensor, Tensor]:
         gae_lambda=config.gae_lambda,
     )
     return whiten(advantages, rollout.mask), returns
+
+
+def _group_advantages(rollout: Rollout) -> Tensor:
+    if rollout.groups is None:
+        return group_advantages(rollout.rewards, rollout.mask)
+    advantages = torch.zeros_like(rollout.old_logprobs)
+    for group in range(int(rollout.groups.max()) + 1):
+        rows = rollout.groups == group
+        advantages[rows] = group_advantages(rollout.rewards[rows], rollout.mask[rows])
+    return advantages
 
 
 def learn(trainable: Trainable, rollout: Rollout, config: PPOConfig, *, seed: int) -> UpdateStats:
@@ -89,7 +100,11 @@ def learn(trainable: Trainable, rollout: Rollout, config: PPOConfig, *, seed: in
         slower = config.model_copy(update={"learning_rate": config.learning_rate / 2**attempt})
         stats = ppo_update(trainable, rollout, slower, seed=seed)
         now = trainable.agent.evaluate(
-            rollout.query_ids, rollout.response_ids, rollout.mask, role=Role.POLICY
+            rollout.query_ids,
+            rollout.response_ids,
+            rollout.mask,
+            rollout.tails,
+            role=Role.POLICY,
         )
         moved = float(anchor_kl(rollout.old_logprobs, now.logprobs, rollout.sampled_mask))
         if moved <= config.max_update_kl:  # false for what is no number, too
@@ -178,7 +193,8 @@ def _backward(
     """
     advantages, returns = (goal[rows] for goal in goals)
     old_logprobs, mask = rollout.old_logprobs[rows], rollout.mask[rows]
-    now = agent(rollout.query_ids, rollout.response_ids[rows], mask)
+    tails = [rollout.tails[row] for row in rows.tolist()] if rollout.tails else ()
+    now = agent(rollout.query_ids, rollout.response_ids[rows], mask, tails)
     policy_loss = clipped_policy_loss(
         now.logprobs, old_logprobs, advantages, mask, clip_range=config.clip_range
     )

@@ -1,0 +1,163 @@
+"""Phase 4 of a step: by how much is the policy ahead of the anchor? The measurement.
+
+Policy and anchor write prompts for the same query, on common random numbers, and both are scored
+on the same validation examples. Where the two are equal, so are their prompts, and the difference
+is exactly 0: equal policies are never told apart, and nothing is asked. The lead is looked at on
+a growing part of the validation split: what is certain on a quarter of it costs no more than a
+quarter. Writers of prompts for single inputs each write one for each of these examples, greedily,
+as they will in use.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stableprompt.config import TuneConfig
+from stableprompt.models.adapters import Role
+from stableprompt.models.agent import AgentLLM
+from stableprompt.scoring.ledger import Purpose
+from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.task import Task
+from stableprompt.tuning.anchor import AnchorDecision, Judgement, decide, paired_lead
+from stableprompt.tuning.candidates import Candidate, CandidatePool
+from stableprompt.tuning.collect import Collector, draw_examples, draw_for_use
+from stableprompt.tuning.guards import Inspection
+from stableprompt.tuning.race import look_sizes, validation_order
+from stableprompt.tuning.randomness import derive_uniforms
+
+_Examples = tuple[Example, ...]
+_Asked = tuple[str, _Examples]  # a prompt, and what it is scored on
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one of the two wrote: prompts for all inputs, or one for each input."""
+
+    prompts: tuple[Inspection, ...]
+    inputs: _Examples = ()
+    """The input of each prompt; () where they are for all inputs."""
+
+    def asked(self, examples: _Examples) -> list[_Asked | None]:
+        """Each prompt with what it is to be scored on; None for a refused one.
+
+        Of prompts for one input those whose input is among the first ``len(examples)``.
+        """
+        each: list[_Examples] = [(example,) for example in self.inputs[: len(examples)]]
+        pairs = zip(self.prompts, each or [examples] * len(self.prompts), strict=False)
+        return [(p.prompt, own) if p.fault is None else None for p, own in pairs]
+
+    def values(
+        self, scores: Mapping[_Asked, PromptScore], examples: _Examples
+    ) -> NDArray[np.float64]:
+        """What each example was worth with each prompt, (P, N); 0 with a refused one.
+
+        One row, where each example has a prompt of its own.
+        """
+        width = 1 if self.inputs else len(examples)
+        table = [
+            scores[asked].values if asked is not None else (0.0,) * width
+            for asked in self.asked(examples)
+        ]
+        return np.array(table).T if self.inputs else np.array(table)
+
+
+class AnchorJudge:
+    """Compares policy and anchor on the validation split.
+
+    Args:
+        agent: Carries both.
+        scorer: Scores on validation; a prompt that was refused scores 0.
+        collector: Has them write.
+        task: Gives the validation split.
+        config: Period, thresholds, prompts a side.
+    """
+
+    def __init__(
+        self, agent: AgentLLM, scorer: Scorer, collector: Collector, task: Task, config: TuneConfig
+    ) -> None:
+        self._agent = agent
+        self._scorer = scorer
+        self._collector = collector
+        self._config = config
+        # One order for the whole run: a part that was looked at before is known already.
+        order = tuple(validation_order(task, config))
+        # A prompt for one input is one call: then no part of the split is too dear.
+        most = config.anchor.max_examples if config.per_input.mode == "off" else None
+        self._order = order[:most]
+        self._task = task
+
+    def judge(self, step: int, pool: CandidatePool) -> tuple[Judgement, list[Candidate]]:
+        """Write and score the prompts of both; the target's answers stay known."""
+        if self._agent.equal(Role.POLICY, Role.ANCHOR):
+            return Judgement(AnchorDecision.KEEP, 0.0, 0.0, 0.0, 0), []
+        policy, anchor = self._write(step, pool)
+        for size in look_sizes(len(self._order), self._config.anchor.rounds):
+            examples = self._order[:size]
+            scores = self._score([*policy.asked(examples), *anchor.asked(examples)])
+            ours, theirs = (side.values(scores, examples) for side in (policy, anchor))
+            lead = paired_lead(ours, theirs)
+            decision = decide(lead, self._config.anchor)
+            if decision is not AnchorDecision.KEEP:
+                break
+        judgement = Judgement(
+            decision, float(ours.mean()), float(theirs.mean()), lead.error, len(examples)
+        )
+        candidates: list[Candidate] = []
+        for role, side, group in (
+            (Role.POLICY, policy, step),
+            (Role.ANCHOR, anchor, pool.anchor_group),
+        ):
+            for found, asked in zip(side.prompts, side.asked(examples), strict=False):
+                score = scores[asked] if asked is not None else None
+                candidates.append(self._candidate(step, role, found, score))
+                if asked is not None:  # from now on it competes like the prompts of the steps
+                    pool.add([found.prompt], [scores[asked]], asked[1], group=group)
+        pool.count_faults(candidates)
+        if decision is AnchorDecision.UPDATE:
+            pool.anchor_group = step
+        if len(examples) == len(self._task.validation) and not policy.inputs:
+            pool.validate((p for p, _ in scores), self._scorer, self._task.validation)
+        return judgement, candidates
+
+    def _candidate(
+        self, step: int, role: Role, found: Inspection, score: PromptScore | None
+    ) -> Candidate:
+        return Candidate.of(
+            found,
+            score,
+            self._config.reward.fault_reward,
+            step=step,
+            writer=role,
+            scored_on=Purpose.VALIDATION,
+        )
+
+    def _write(self, step: int, pool: CandidatePool) -> tuple[Side, Side]:
+        config = self._config
+        per_input = config.per_input.mode != "off"
+        inputs = self._order if per_input else ()
+        # A query of its own: the policy has just been trained on the step's.
+        draw = draw_examples(self._task, config, step, "anchor-examples")
+        shown = draw_for_use(self._task, config) if per_input else draw.demonstrations
+        query = self._collector.query(shown, pool, inputs)
+        uniforms = derive_uniforms(
+            config.seed,
+            step,
+            "anchor",
+            rows=len(inputs) or config.anchor.prompts_per_decision,
+            length=config.agent.max_prompt_tokens,
+        )
+        policy, anchor = (
+            self._collector.write(query, uniforms, role=role, greedy=per_input)[1]
+            for role in (Role.POLICY, Role.ANCHOR)
+        )
+        return Side(tuple(policy), inputs), Side(tuple(anchor), inputs)
+
+    def _score(self, asked: Sequence[_Asked | None]) -> dict[_Asked, PromptScore]:
+        wanted = list(dict.fromkeys(one for one in asked if one is not None))
+        if not wanted:
+            return {}
+        found = self._scorer.score_each(wanted, Purpose.VALIDATION)
+        return dict(zip(wanted, found, strict=True))

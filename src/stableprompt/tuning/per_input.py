@@ -1,0 +1,267 @@
+"""After the loop: is it worth to write a prompt for each input?
+
+The trained writer is judged as it will be used: greedily, with the demonstrations that it keeps,
+the one prompt for all standing in where what it wrote is refused. Policy and anchor are compared
+on validation, the better one with the best prompt for all, there and then on test; and with the
+agent answering alone, whose knowledge a writer could smuggle into its prompts.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from stableprompt.config import TuneConfig
+from stableprompt.models.adapters import Role
+from stableprompt.scoring.ledger import Purpose
+from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.tasks.example import Example, TaskKind
+from stableprompt.tasks.statistics import Estimate, PairedComparison, estimate, paired
+from stableprompt.tasks.task import Task
+from stableprompt.tuning.anchor import paired_lead
+from stableprompt.tuning.candidates import CandidatePool
+from stableprompt.tuning.collect import Collector, draw_for_use
+from stableprompt.tuning.guards import Inspection
+
+_AT_ONCE: Final = 32  # prompts that are written in one batch
+_PARTS: Final = 3  # of equal size: short, middle and long inputs, and so on
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of some inputs, example by example."""
+
+    predictions: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some of the test inputs: does it help there?"""
+
+    name: str
+    n: int
+    fixed: float
+    """Mean value with the one prompt for all, 0-1."""
+    per_input: float
+    comparison: PairedComparison
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Tokens of one input, on average over test; what inputs share is counted once for all."""
+
+    agent_read: float
+    agent_written: float
+    target: float
+    """Read and written."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerInputResult:
+    """What writing a prompt for each input brings."""
+
+    used: bool
+    """Whether the writer is shipped; else the one prompt for all."""
+    reason: str
+    """Why, in one line."""
+    writer: Role
+    """Whose weights: those of the policy or of the anchor, by validation."""
+    validation: Estimate
+    fixed_validation: Estimate
+    lead: float
+    """On validation, over the one prompt for all."""
+    lead_error: float
+    """Its standard error."""
+    test: Estimate
+    fixed_test: Estimate
+    agent_alone: Estimate
+    """The agent, adapters off, in the place of the target, with the one prompt for all."""
+    over_fixed: PairedComparison
+    """On test: prompts for each input minus the one for all."""
+    over_agent_alone: PairedComparison
+    refused: dict[str, int]
+    """Prompts on test that were refused, by reason; the one prompt for all stood in."""
+    different: int
+    """Different prompts that were written on test."""
+    cost: Cost
+    fixed_cost: Cost
+    slices: tuple[Slice, ...]
+    """When it helps: by length of the input, by label, by how sure the target was without it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``result.json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    answered: Answered
+    prompts: tuple[Inspection, ...]
+    cost: Cost
+
+
+class WriterTrial:
+    """Judges the trained writer against the one prompt for all.
+
+    Args:
+        collector: Has policy and anchor write, under the rules of use.
+        scorer: The target.
+        alone: The agent's own checkpoint in the place of the target.
+        task: Gives validation and test.
+        config: Limits, and what "auto" asks for.
+    """
+
+    def __init__(
+        self, collector: Collector, scorer: Scorer, alone: Scorer, task: Task, config: TuneConfig
+    ) -> None:
+        self._collector, self._scorer, self._alone = collector, scorer, alone
+        self._task, self._config = task, config
+
+    def judge(self, fixed: str) -> tuple[PerInputResult, list[dict[str, Any]]]:
+        """Choose on validation, then read test; and every prompt that was written on test.
+
+        Args:
+            fixed: The one prompt for all.
+        """
+        task, config = self._task, self._config
+        seen = self._scorer.score(fixed, task.validation, Purpose.VALIDATION)
+        trials = {
+            role: self._write(role, task.validation, seen, fixed, Purpose.VALIDATION)
+            for role in (Role.ANCHOR, Role.POLICY)
+        }
+        # Where the two are equal the anchor wins: it has been certain once.
+        writer = max(trials, key=lambda role: sum(trials[role].answered.values))
+        chosen = trials[writer].answered
+        lead = paired_lead(np.array([chosen.values]), np.array([seen.values]))
+        pays = lead.mean > config.per_input.certainty * lead.error
+        used = pays or config.per_input.mode == "on"
+        before = self._scorer.ledger.target_tokens[Purpose.TEST]
+        plain = self._scorer.score(fixed, task.test, Purpose.TEST)
+        tokens = self._scorer.ledger.target_tokens[Purpose.TEST] - before
+        trial = self._write(writer, task.test, plain, fixed, Purpose.TEST)
+        alone = self._alone.score(fixed, task.test, Purpose.TEST)
+        result = PerInputResult(
+            used=used,
+            reason=_reason(lead.mean, lead.error, pays=pays, used=used),
+            writer=writer,
+            validation=self._estimate(task.validation, chosen),
+            fixed_validation=self._estimate(task.validation, seen),
+            lead=lead.mean,
+            lead_error=lead.error,
+            test=self._estimate(task.test, trial.answered),
+            fixed_test=self._estimate(task.test, plain),
+            agent_alone=self._estimate(task.test, alone),
+            over_fixed=self._paired(task.test, plain, trial.answered),
+            over_agent_alone=self._paired(task.test, alone, trial.answered),
+            refused=dict(sorted(Counter(p.fault for p in trial.prompts if p.fault).items())),
+            different=len({p.prompt for p in trial.prompts}),
+            cost=trial.cost,
+            fixed_cost=Cost(0.0, 0.0, tokens / len(task.test)),
+            slices=tuple(self._slices(plain, trial.answered)),
+        )
+        return result, [
+            {"input": e.text, "prompt": p.prompt, "fault": p.fault, "value": value}
+            for e, p, value in zip(task.test, trial.prompts, trial.answered.values, strict=True)
+        ]
+
+    def _write(
+        self,
+        role: Role,
+        examples: Sequence[Example],
+        fallback: PromptScore,
+        fixed: str,
+        purpose: Purpose,
+    ) -> _Trial:
+        """One prompt for each example, and what came of it."""
+        ledger = self._scorer.ledger
+        read, written = ledger.agent_tokens_read, ledger.agent_tokens_written
+        before = ledger.target_tokens[purpose]
+        prompts: list[Inspection] = []
+        length = self._config.agent.max_prompt_tokens
+        shown = draw_for_use(self._task, self._config)
+        nothing_seen = CandidatePool(self._task.seed_prompt)  # in use the instruction is this one
+        for start in range(0, len(examples), _AT_ONCE):
+            part = examples[start : start + _AT_ONCE]
+            query = self._collector.query(shown, nothing_seen, part)
+            rows = torch.zeros(len(part), length, dtype=torch.float64)
+            prompts += self._collector.write(query, rows, role=role, greedy=True)[1]
+        asked = [
+            (p.prompt if p.fault is None else fixed, (e,))
+            for p, e in zip(prompts, examples, strict=True)
+        ]
+        scores = self._scorer.score_each(asked, purpose)
+        n = len(examples)
+        return _Trial(
+            Answered(
+                tuple(score.predictions[0] for score in scores),
+                tuple(score.values[0] for score in scores),
+            ),
+            tuple(prompts),
+            Cost(
+                (ledger.agent_tokens_read - read) / n,
+                (ledger.agent_tokens_written - written) / n,
+                (ledger.target_tokens[purpose] - before) / n,
+            ),
+        )
+
+    def _estimate(self, examples: Sequence[Example], found: Any) -> Estimate:
+        seed = self._config.seed
+        return estimate(self._task.metric, examples, found.predictions, found.values, seed=seed)
+
+    def _paired(self, examples: Sequence[Example], first: Any, second: Any) -> PairedComparison:
+        return paired(self._task.metric, examples, first, second, seed=self._config.seed)
+
+    def _slices(self, fixed: PromptScore, ours: Answered) -> list[Slice]:
+        test = self._task.test
+        found = thirds("input", [len(e.text) for e in test], ("short", "middle", "long"))
+        if self._task.kind is TaskKind.CLASSIFICATION:
+            found |= {
+                f"label: {label}": [n for n, e in enumerate(test) if e.label == label]
+                for label in self._task.labels
+            }
+        if self._task.kind is not TaskKind.GENERATION:
+            sure = [
+                abs(reward - self._config.reward.accuracy_weight * value)
+                for reward, value in zip(fixed.rewards, fixed.values, strict=True)
+            ]
+            found |= thirds("target", sure, ("unsure", "fairly sure", "sure"))
+        return [self._slice(name, rows, fixed, ours) for name, rows in found.items() if rows]
+
+    def _slice(self, name: str, rows: Sequence[int], fixed: PromptScore, ours: Answered) -> Slice:
+        examples = [self._task.test[row] for row in rows]
+        first, second = (
+            Answered(
+                tuple(found.predictions[row] for row in rows),
+                tuple(found.values[row] for row in rows),
+            )
+            for found in (fixed, ours)
+        )
+        before, now = (sum(part.values) / len(rows) for part in (first, second))
+        return Slice(name, len(rows), before, now, self._paired(examples, first, second))
+
+
+def thirds(name: str, keys: Sequence[float], labels: Sequence[str]) -> dict[str, list[int]]:
+    """Row numbers in parts of nearly equal size by a key, the smallest first.
+
+    >>> thirds("input", [5, 1, 3], ("short", "middle", "long"))
+    {'input: short': [1], 'input: middle': [2], 'input: long': [0]}
+    """
+    order = sorted(range(len(keys)), key=lambda row: (keys[row], row))
+    cuts = [len(order) * part // _PARTS for part in range(_PARTS + 1)]
+    return {
+        f"{name}: {label}": order[low:high]
+        for label, low, high in zip(labels, cuts, cuts[1:], strict=True)
+    }
+
+
+def _reason(lead: float, error: float, *, pays: bool, used: bool) -> str:
+    said = (
+        f"on validation prompts for each input lead by {lead:+.3f} with standard error {error:.3f}"
+    )
+    if pays:
+        return f"{said}: they pay"
+    return f"{said}: not enough to pay for them" + ("; kept as asked for" if used else "")

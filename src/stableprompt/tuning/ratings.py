@@ -1,0 +1,124 @@
+"""What a prompt is worth, from everything that was seen of it and of its like.
+
+Prompts are scored on few examples, those of one step on other ones than those of the next. What
+a prompt earned is then mostly luck: with the draw of examples, and with eight answers instead of
+all. So rewards are taken apart by one additive model:
+
+    reward of prompt p on example e = group mean[step of p] + deviation[p] + effect[e] + noise
+
+Deviations, effects and the moves of the group mean from step to step are normal around 0: a
+policy moves slowly, and examples are drawn alike. The rating of a prompt is the expected value of
+group mean + deviation. What was seen once is drawn towards the prompts of its step, and luck with
+easy examples gains nothing (best linear unbiased prediction, Henderson 1975; the variances by a
+two-way analysis of variance). The seed prompt is a group of its own. Pure, no models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Seen = Sequence[Mapping[int, float]]
+"""For each prompt, the seed prompt first: number of an example -> what was earned on it."""
+
+_DRIFT: Final = 0.25
+"""Variance of a move of the group mean, as a share of the variance of deviations."""
+_LEAST: Final = 1e-4
+"""No variance is taken for less than this share of the noise, or of 1 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variances:
+    """How much rewards differ, and why."""
+
+    noise: float
+    deviations: float
+    """Between prompts of one group, on average over all examples."""
+    effects: float
+    """Between examples."""
+
+
+def variances_of(groups: Sequence[int], seen: Seen) -> Variances:
+    """Analysis of variance of each group's prompts on the examples that all of them saw, pooled.
+
+    Where no group has two prompts with two examples in common, all is noise.
+
+    Args:
+        groups: Group of each prompt; the seed prompt, the first, is left out.
+        seen: What they earned.
+    """
+    members: dict[int, list[int]] = {}
+    for prompt in range(1, len(groups)):
+        members.setdefault(groups[prompt], []).append(prompt)
+    squares, freedom, sizes = np.zeros(3), np.zeros(3), np.zeros(3)
+    for prompts in members.values():
+        common = sorted(set.intersection(*(set(seen[p]) for p in prompts)))
+        height, width = len(prompts), len(common)
+        if height < 2 or width < 2:
+            continue
+        table = np.array([[seen[p][e] for e in common] for p in prompts])
+        table -= table.mean()
+        rows, columns = table.mean(axis=1), table.mean(axis=0)
+        rest = table - rows[:, None] - columns
+        squares += (rest**2).sum(), width * (rows**2).sum(), height * (columns**2).sum()
+        own = np.array([(height - 1) * (width - 1), height - 1, width - 1], dtype=float)
+        freedom += own
+        sizes += own * (1, width, height)
+    if not freedom.all():
+        return Variances(1.0, _LEAST, _LEAST)
+    noise, of_rows, of_columns = squares / freedom
+    _, width, height = sizes / freedom
+    least = _LEAST * (noise or 1.0)
+    return Variances(
+        max(noise, least),
+        max((of_rows - noise) / width, least),
+        max((of_columns - noise) / height, least),
+    )
+
+
+def ratings_of(groups: Sequence[int], seen: Seen, variances: Variances) -> Floats:
+    """The rating of every prompt, (P,), in units of reward.
+
+    Henderson's equations for the seed prompt's mean, group means and effects; the deviations,
+    which are many, are eliminated from them first.
+
+    Args:
+        groups: Group of each prompt, from 0; the seed prompt's is not looked at.
+        seen: What they earned; at least one prompt on one example.
+        variances: As ``variances_of`` found them.
+    """
+    num_groups = 1 + max(groups)
+    num_examples = 1 + max(example for own in seen for example in own)
+    size = 1 + num_groups + num_examples
+    means = np.array([0, *(1 + group for group in groups[1:])])
+    counts = np.zeros((len(groups), size))  # how often each unknown is in a prompt's rewards
+    normal, right, totals = np.zeros((size, size)), np.zeros(size), np.zeros(len(groups))
+    for prompt, own in enumerate(seen):
+        columns = 1 + num_groups + np.array(list(own), dtype=int)
+        rewards = np.array(list(own.values()))
+        counts[prompt, means[prompt]] = len(own)
+        counts[prompt, columns] = 1
+        normal[columns, columns] += 1
+        right[columns] += rewards
+        totals[prompt] = rewards.sum()
+    np.add.at(normal, means, counts)
+    effects = np.arange(1 + num_groups, size)
+    normal[effects, : 1 + num_groups] = normal[: 1 + num_groups, effects].T
+    np.add.at(right, means, totals)
+    # A deviation is (what was earned - what the unknowns say) * weight.
+    numbers = np.array([len(own) for own in seen])
+    weights = 1 / (numbers + variances.noise / variances.deviations)
+    weights[0] = 0  # the seed prompt has a mean of its own
+    normal -= (counts * weights[:, None]).T @ counts
+    right -= counts.T @ (weights * totals)
+    normal[effects, effects] += variances.noise / variances.effects
+    stiffness = variances.noise / (_DRIFT * variances.deviations)
+    for group in range(1, num_groups):
+        pair = np.ix_([group, group + 1], [group, group + 1])
+        normal[pair] += stiffness * np.array([[1, -1], [-1, 1]])
+    # Least squares: of a group that no example ties to the others only differences are known.
+    unknowns = np.linalg.lstsq(normal, right, rcond=None)[0]
+    return np.asarray(unknowns[means] + weights * (totals - counts @ unknowns))
