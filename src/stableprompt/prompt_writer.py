@@ -83,7 +83,8 @@ class WriterCard:
 
     def with_result(self, result: TuneResult) -> Self:
         """With what the run found."""
-        figures = result.per_input.to_dict() if result.per_input else None
+        found = result.per_input.to_dict() if result.per_input else None
+        figures = json.loads(json.dumps(found))  # as it will be read: no tuples, no enumerations
         return replace(self, fallback=result.prompt, figures=figures)
 
     def guards_for(self, agent: AgentLLM) -> Guards:

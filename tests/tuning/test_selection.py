@@ -11,7 +11,13 @@ from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.candidates import CandidatePool
-from stableprompt.tuning.selection import Selection, estimate_of, read_test, select
+from stableprompt.tuning.selection import (
+    PAPER_FINALISTS,
+    Selection,
+    estimate_of,
+    read_test,
+    select,
+)
 from tests.fakes.word_agent import make_task
 
 TASK = make_task()
@@ -357,7 +363,8 @@ def selection_of(prompt: str, readable: str | None = None) -> Selection:
 def read(scorer: Any, prompt: str, *, readable: str | None = None, **more: Any) -> Any:
     config = make_config({"seed": more.pop("seed", 0), "selection": more.pop("selection", {})})
     pool = more.pop("pool", None) or CandidatePool(SEED)
-    return read_test(TASK, scorer, selection_of(prompt, readable), pool, config)
+    five = pool.leaderboard(PAPER_FINALISTS) if config.selection.paper_protocol else []
+    return read_test(TASK, scorer, selection_of(prompt, readable), five, config)
 
 
 def test_the_readable_prompt_is_read_too_in_the_same_call() -> None:

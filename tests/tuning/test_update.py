@@ -63,7 +63,7 @@ class TableAgent(nn.Module):
         self.values = nn.Parameter(rollout.old_values.clone())
         self.batches: list[list[int]] = []
 
-    def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Any:
+    def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor, tails: Any = ()) -> Any:
         rows = responses[:, 0]
         self.batches.append(rows.tolist())
         return SimpleNamespace(logprobs=self.logprobs[rows], values=self.values[rows])
@@ -398,8 +398,8 @@ class BrokenAgent(TableAgent):
         super().__init__(rollout)
         self.broken, self.in_forward = torch.tensor(rows), forward
 
-    def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor) -> Any:
-        found = super().forward(query_ids, responses, mask)
+    def forward(self, query_ids: Tensor, responses: Tensor, mask: Tensor, tails: Any = ()) -> Any:
+        found = super().forward(query_ids, responses, mask, tails)
         [places] = torch.isin(responses[:, 0], self.broken).nonzero(as_tuple=True)
         # The root of 0 is 0, and its gradient has no end; times 0 it is no number.
         ghost = (found.logprobs[places] * 0).sqrt() * 0

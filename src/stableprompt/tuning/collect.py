@@ -100,8 +100,11 @@ class Collector:
         asking = asking.showing(self._task, demonstrations)
         if not inputs:
             return Query(self._agent.query_ids(asking.messages()))
-        known = {e.text: self._agent.query_ids(asking.messages(e.text)).tolist() for e in inputs}
-        ids, tails = split_off([known[example.text] for example in inputs])
+        known = {
+            example: self._agent.query_ids(asking.messages(example.text)).tolist()
+            for example in dict.fromkeys(inputs)
+        }
+        ids, tails = split_off([known[example] for example in inputs])
         return Query(
             torch.tensor(ids, device=self._agent.loaded.device), tuple(inputs), tuple(tails)
         )
@@ -166,7 +169,7 @@ class Collector:
         # Nothing is asked of the anchor where it says the same, or where nobody listens.
         if self._config.anchor.kind != "none" and not self._agent.equal(Role.POLICY, Role.ANCHOR):
             anchor = self._agent.evaluate(*read, role=Role.ANCHOR)
-        numbers = {tail: number for number, tail in enumerate(dict.fromkeys(query.tails))}
+        numbers = {example: number for number, example in enumerate(dict.fromkeys(query.inputs))}
         return Rollout(
             query_ids=query.ids,
             response_ids=ids,
@@ -177,7 +180,7 @@ class Collector:
             old_values=policy.values,
             rewards=torch.tensor(rewards, device=query.ids.device),
             tails=query.tails,
-            groups=torch.tensor([numbers[tail] for tail in query.tails]) if numbers else None,
+            groups=torch.tensor([numbers[e] for e in query.inputs]) if numbers else None,
             num_sampled=num_sampled,
         )
 

@@ -254,7 +254,7 @@ def thirds(name: str, keys: Sequence[float], labels: Sequence[str]) -> dict[str,
     cuts = [len(order) * part // _PARTS for part in range(_PARTS + 1)]
     return {
         f"{name}: {label}": order[low:high]
-        for label, low, high in zip(labels, cuts, cuts[1:], strict=True)
+        for label, low, high in zip(labels, cuts[:-1], cuts[1:], strict=True)
     }
 
 

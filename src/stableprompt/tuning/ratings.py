@@ -13,6 +13,7 @@ easy examples gains nothing (best linear unbiased prediction, Henderson 1975; th
 two-way analysis of variance). The seed prompt is a group of its own. Pure, no models.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +29,7 @@ _DRIFT: Final = 0.25
 """Variance of a move of the group mean, as a share of the variance of deviations."""
 _LEAST: Final = 1e-4
 """No variance is taken for less than this share of the noise, or of 1 where there is none."""
+_ROUNDING: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,16 @@ class Variances:
     """Between examples."""
 
 
-def variances_of(groups: Sequence[int], seen: Seen) -> Variances:
-    """Analysis of variance of each group's prompts on the examples that all of them saw, pooled.
+_UNKNOWN: Final = Variances(1.0, 0.1, 0.5)
+"""Shares of a reward's variance where they cannot be measured: mostly luck, then the example."""
 
-    Where no group has two prompts with two examples in common, all is noise.
+
+def variances_of(groups: Sequence[int], seen: Seen) -> Variances:
+    """Analysis of variance of each group's prompts on the examples of its step, pooled.
+
+    Those are the examples that most of its prompts saw; prompts that did not see all of them are
+    left out here (an anchor decision's saw others). Where no group has two prompts with two such
+    examples, nothing can be told apart, and ``_UNKNOWN`` is taken.
 
     Args:
         groups: Group of each prompt; the seed prompt, the first, is left out.
@@ -54,12 +62,14 @@ def variances_of(groups: Sequence[int], seen: Seen) -> Variances:
     for prompt in range(1, len(groups)):
         members.setdefault(groups[prompt], []).append(prompt)
     squares, freedom, sizes = np.zeros(3), np.zeros(3), np.zeros(3)
-    for prompts in members.values():
-        common = sorted(set.intersection(*(set(seen[p]) for p in prompts)))
+    for of_group in members.values():
+        times = Counter(example for prompt in of_group for example in seen[prompt])
+        common = [example for example, count in times.items() if 2 * count > len(of_group)]
+        prompts = [prompt for prompt in of_group if seen[prompt].keys() >= set(common)]
         height, width = len(prompts), len(common)
         if height < 2 or width < 2:
             continue
-        table = np.array([[seen[p][e] for e in common] for p in prompts])
+        table = np.array([[seen[p][e] for e in common] for p in prompts], dtype=float)
         table -= table.mean()
         rows, columns = table.mean(axis=1), table.mean(axis=0)
         rest = table - rows[:, None] - columns
@@ -68,10 +78,10 @@ def variances_of(groups: Sequence[int], seen: Seen) -> Variances:
         freedom += own
         sizes += own * (1, width, height)
     if not freedom.all():
-        return Variances(1.0, _LEAST, _LEAST)
+        return _UNKNOWN
     noise, of_rows, of_columns = squares / freedom
     _, width, height = sizes / freedom
-    least = _LEAST * (noise or 1.0)
+    least = _LEAST * noise if noise > _ROUNDING else _LEAST
     return Variances(
         max(noise, least),
         max((of_rows - noise) / width, least),
@@ -119,6 +129,7 @@ def ratings_of(groups: Sequence[int], seen: Seen, variances: Variances) -> Float
     for group in range(1, num_groups):
         pair = np.ix_([group, group + 1], [group, group + 1])
         normal[pair] += stiffness * np.array([[1, -1], [-1, 1]])
-    # Least squares: of a group that no example ties to the others only differences are known.
-    unknowns = np.linalg.lstsq(normal, right, rcond=None)[0]
+    # Of a seed prompt that was never scored nothing is known: any mean solves its equation.
+    normal[np.diag_indices(size)] += _ROUNDING * normal.trace()
+    unknowns = np.linalg.solve(normal, right)
     return np.asarray(unknowns[means] + weights * (totals - counts @ unknowns))

@@ -140,7 +140,7 @@ class _Finals:
 
 
 def read_test(
-    task: Task, scorer: Scorer, selection: Selection, pool: CandidatePool, config: TuneConfig
+    task: Task, scorer: Scorer, selection: Selection, five: Sequence[str], config: TuneConfig
 ) -> TestFigures:
     """Score seed prompt and chosen prompt on the test split: the one place that reads it.
 
@@ -148,10 +148,9 @@ def read_test(
         task: Gives the test split.
         scorer: Scores on it.
         selection: It is over.
-        pool: Gives the five prompts of the paper's protocol, where it is asked for.
-        config: Whether it is; and the seed of the bootstrap.
+        five: Those that led before the selection, for the paper's protocol; () without it.
+        config: The seed of the bootstrap.
     """
-    five = pool.leaderboard(PAPER_FINALISTS) if config.selection.paper_protocol else []
     prompts = list(dict.fromkeys([task.seed_prompt, selection.prompt, selection.readable, *five]))
     found = dict(zip(prompts, scorer.score_all(prompts, task.test, Purpose.TEST), strict=True))
 

@@ -36,7 +36,7 @@ from stableprompt.tuning.monitor import Action, Finding, Monitor
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, StepRecord, TuneResult
-from stableprompt.tuning.selection import Selection, read_test, select
+from stableprompt.tuning.selection import PAPER_FINALISTS, Selection, read_test, select
 from stableprompt.tuning.update import UpdateStats, learn
 
 
@@ -195,10 +195,11 @@ class Tuner:
     def _finish(self, setting: dict[str, Any], trial: WriterTrial | None) -> TuneResult:
         """Select on validation, then read the test split, then write the result."""
         task, config, pool = self._task, self._config, self._pool
+        five = pool.leaderboard(PAPER_FINALISTS) if config.selection.paper_protocol else []
         self._observer.on_phase("choosing the prompt on validation")
         selection = select(pool, task, self._scorer, config, self._guards.is_readable)
         self._observer.on_phase("reading the test split, once")
-        figures = read_test(task, self._scorer, selection, pool, config)
+        figures = read_test(task, self._scorer, selection, five, config)
         per_input = self._try(trial, selection.prompt) if trial is not None else None
         [readability] = self._guards.read([selection.instruction])
         result = TuneResult(
