@@ -177,8 +177,8 @@ class AnchorConfig(Section):
 class PerInputConfig(Section):
     """Prompts that are written for each input (test-time editing), instead of one for all."""
 
-    mode: Literal["off", "on", "auto"] = "off"
-    """on: train a writer; auto: ship the one prompt for all unless validation says that it pays."""
+    mode: Literal["never", "always", "auto"] = "never"
+    """always: train and ship a writer; auto: ship the one prompt for all unless validation says that it pays."""
     prompts: int = Field(4, ge=2)
     """Prompts written for each input of a step; ppo.prompts_per_step / prompts inputs."""
     certainty: float = Field(1.0, ge=0)
@@ -294,7 +294,7 @@ class TuneConfig(Section):
     @property
     def examples_per_step(self) -> int:
         """Training examples that a step scores prompts on: for all inputs, or one by one."""
-        if self.per_input.mode == "off":
+        if self.per_input.mode == "never":
             return self.reward.examples_per_step
         return self.ppo.prompts_per_step // self.per_input.prompts
 
@@ -308,7 +308,7 @@ class TuneConfig(Section):
                 f"method {self.method!r} means ppo.learning {learning}, found "
                 f"{self.ppo.learning}; choose another method"
             )
-        if self.per_input.mode != "off" and self.ppo.prompts_per_step % self.per_input.prompts:
+        if self.per_input.mode != "never" and self.ppo.prompts_per_step % self.per_input.prompts:
             raise ValueError("ppo.prompts_per_step must be a multiple of per_input.prompts")
         adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
         if adaptive and 0 < self.steps < self.anchor.update_period:

@@ -26,7 +26,7 @@ from tests.tuning.conftest import tiny_config
 
 Run = Callable[..., TuneResult]
 TASK = make_task()
-PER_INPUT = {"ppo": {"prompts_per_step": 6}, "per_input": {"mode": "on", "prompts": 2}}
+PER_INPUT = {"ppo": {"prompts_per_step": 6}, "per_input": {"mode": "always", "prompts": 2}}
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_writer_learns(run: Run) -> None:
     assert trained.per_input.validation.score >= frozen.per_input.validation.score
 
 
-@pytest.mark.parametrize("mode", ["on", "auto"])
+@pytest.mark.parametrize("mode", ["always", "auto"])
 def test_same_seed_same_bytes(run: Run, mode: str) -> None:
     folders = [
         run(name, per_input={"mode": mode, "prompts": 2}).run_dir for name in ("one", "other")
@@ -244,7 +244,7 @@ def test_the_one_prompt_for_all_stands_in_for_what_is_refused(
     assert {p for p, text in target.seen if text in tested} <= {result.prompt, TASK.seed_prompt}
 
 
-@pytest.mark.parametrize(("mode", "used"), [("on", True), ("auto", False)])
+@pytest.mark.parametrize(("mode", "used"), [("always", True), ("auto", False)])
 def test_auto_falls_back_where_validation_does_not_say_that_it_pays(
     run: Run, monkeypatch: pytest.MonkeyPatch, mode: str, used: bool
 ) -> None:

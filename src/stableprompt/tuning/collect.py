@@ -138,7 +138,7 @@ class Collector:
         draw = draw_examples(self._task, config, step)
         each = config.per_input.prompts
         inputs = [example for example in draw.reward_examples for _ in range(each)]
-        per_input = config.per_input.mode != "off"
+        per_input = config.per_input.mode != "never"
         query = self.query(draw.demonstrations, pool, inputs if per_input else ())
         rows, length = config.ppo.prompts_per_step, config.agent.max_prompt_tokens
         uniforms = derive_uniforms(config.seed, step, "prompts", rows=rows, length=length)

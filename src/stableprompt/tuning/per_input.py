@@ -138,7 +138,7 @@ class WriterTrial:
         chosen = trials[writer].answered
         lead = paired_lead(np.array([chosen.values]), np.array([seen.values]))
         pays = lead.mean > config.per_input.certainty * lead.error
-        used = pays or config.per_input.mode == "on"
+        used = pays or config.per_input.mode == "always"
         before = self._scorer.ledger.target_tokens[Purpose.TEST]
         plain = self._scorer.score(fixed, task.test, Purpose.TEST)
         tokens = self._scorer.ledger.target_tokens[Purpose.TEST] - before
