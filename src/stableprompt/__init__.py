@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RunError,
         StablePromptError,
     )
+    from stableprompt.prompt_writer import PromptWriter, majority
     from stableprompt.tasks.bundled_tasks import load_bundled
     from stableprompt.tasks.example import Example, TaskKind
     from stableprompt.tasks.metrics.registry import metric_names
@@ -40,6 +41,7 @@ __all__ = [
     "ModelError",
     "Observer",
     "PairedComparison",
+    "PromptWriter",
     "RunError",
     "StablePromptError",
     "StepRecord",
@@ -51,6 +53,7 @@ __all__ = [
     "evaluate",
     "load_bundled",
     "load_named",
+    "majority",
     "metric_names",
     "resume",
     "tune",
@@ -60,6 +63,7 @@ _HOMES = {
     "build": ("evaluate", "resume", "tune"),
     "config": ("TuneConfig",),
     "errors": ("ConfigError", "DataError", "ModelError", "RunError", "StablePromptError"),
+    "prompt_writer": ("PromptWriter", "majority"),
     "tasks.bundled_tasks": ("load_bundled",),
     "tasks.example": ("Example", "TaskKind"),
     "tasks.metrics.registry": ("metric_names",),

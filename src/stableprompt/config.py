@@ -178,7 +178,7 @@ class PerInputConfig(Section):
     """Prompts that are written for each input (test-time editing), instead of one for all."""
 
     mode: Literal["never", "always", "auto"] = "never"
-    """always: train and ship a writer; auto: ship the one prompt for all unless validation says that it pays."""
+    """always: a writer is shipped; auto: only where validation says that it pays."""
     prompts: int = Field(4, ge=2)
     """Prompts written for each input of a step; ppo.prompts_per_step / prompts inputs."""
     certainty: float = Field(1.0, ge=0)

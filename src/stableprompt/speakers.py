@@ -13,6 +13,7 @@ from stableprompt.models.hardware import options_of, pick_hardware
 from stableprompt.models.loading import load_model, resolve_name
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
+from stableprompt.runs.folder import WRITER
 from stableprompt.tuning.randomness import derive_seed
 
 
@@ -66,7 +67,10 @@ def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:
             target_modules="all-linear",
         )
         return fresh, None
-    return read_lora_config(Path(chosen)), Path(chosen)
+    folder = Path(chosen).expanduser()
+    if (folder / WRITER).is_dir():  # of a run that made one
+        folder = folder / WRITER
+    return read_lora_config(folder), folder
 
 
 def bundled_writer() -> Path:

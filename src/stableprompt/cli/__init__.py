@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from stableprompt.cli import compare, doctor, evaluate, tasks, tune
+from stableprompt.cli import compare, doctor, evaluate, tasks, tune, write
 from stableprompt.cli.absent import Command, Group
 from stableprompt.version import __version__
 
@@ -22,7 +22,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-app.command("tune", cls=Command)(tune.command)
+app.command("tune", cls=tune.TuneCommand)(tune.command)
+app.command("write", cls=Command)(write.command)
 app.command("evaluate", cls=Command)(evaluate.command)
 app.command("compare", cls=compare.ListCommand)(compare.command)
 app.command("tasks", cls=Command)(tasks.command)

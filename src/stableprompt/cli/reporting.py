@@ -115,6 +115,8 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
         f"n = {paired.n}, p = {paired.p_value:.2g}",
     )
     table.add_row("verdict", verdict(result))
+    for name, told in per_input_rows(result):
+        table.add_row(name, told)
     if result.trivial_score is not None:
         near = "; the best prompt is not clearly above it" if result.flagged else ""
         trivial = trivial_name(TaskKind(result.setting["kind"]))
@@ -142,6 +144,31 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
     table.add_row("alarms", f"{alarms}{collapsed}")
     table.add_row("run folder", str(result.run_dir))
     console.print(table)
+
+
+def per_input_rows(result: "TuneResult") -> list[tuple[str, str]]:
+    """What a prompt for each input brings, what it costs, and whether it is kept."""
+    found = result.per_input
+    if found is None:
+        return []
+    over = found.over_fixed
+    refused = ", ".join(f"{n} {why}" for why, n in found.refused.items()) or "none"
+    return [
+        ("a prompt for each input", found.reason),
+        ("  test", figure(found.test)),
+        (
+            "  difference",
+            f"{over.difference:+.3f} [{over.low:+.3f}, {over.high:+.3f}] to the best prompt, "
+            f"paired over n = {over.n}, p = {over.p_value:.2g}",
+        ),
+        ("  agent alone", f"{figure(found.agent_alone)}: it answers in the target's place"),
+        ("  written", f"{found.different} different; refused: {refused}"),
+        (
+            "  tokens an input",
+            f"agent {found.cost.agent_read:.0f} read, {found.cost.agent_written:.0f} written, "
+            f"target {found.cost.target:.0f}; without it target {found.fixed_cost.target:.0f}",
+        ),
+    ]
 
 
 def language(result: "TuneResult") -> str:

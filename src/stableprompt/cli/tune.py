@@ -1,13 +1,15 @@
 """``stableprompt tune``: the main job."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stableprompt.cli.absent import Command, Context
 from stableprompt.cli.data_options import (
     ChoicesOption,
     DataArgument,
@@ -32,9 +34,33 @@ from stableprompt.errors import ConfigError
 from stableprompt.presets import METHODS, PRESETS
 from stableprompt.runs.folder import RunFolder, default_run_dir
 
+MODES = ("never", "always", "auto")
+
 if TYPE_CHECKING:
     from stableprompt.tasks.task import Task
     from stableprompt.tuning.records import TuneResult
+
+
+class TuneCommand(Command):
+    """A command whose ``--per-input`` may stand alone."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read the command line; ``--per-input`` alone means always."""
+        return super().parse_args(ctx, with_mode(args))
+
+
+def with_mode(args: Sequence[str]) -> list[str]:
+    """``--per-input`` with its mode behind it.
+
+    >>> with_mode(["support", "--per-input", "--seed", "1"])
+    ['support', '--per-input', 'always', '--seed', '1']
+    """
+    whole: list[str] = []
+    for arg, behind in zip_longest(args, args[1:], fillvalue=""):
+        whole.append(arg)
+        if arg == "--per-input" and behind not in MODES:
+            whole.append("always")
+    return whole
 
 
 @one_line_errors
@@ -55,6 +81,19 @@ def command(
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="LLM that follows them: embedded name, folder or hub id.")
+    ] = None,
+    agent_adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from this writer: the folder of an adapter, or of a run's writer."
+        ),
+    ] = None,
+    per_input: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[auto]",
+            help="Train a writer of prompts for single inputs; auto: keep it only if it pays.",
+        ),
     ] = None,
     method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
     steps: Annotated[int | None, typer.Option(help="Rollouts and updates.")] = None,
@@ -78,7 +117,8 @@ def command(
 
     Example: stableprompt tune tickets.csv --text message --label team
     """
-    models = {"agent.model": agent, "target.model": target}
+    models = {"agent.model": agent, "target.model": target, "agent.adapter": agent_adapter}
+    models["per_input.mode"] = per_input
     flags = {"method": method, "steps": steps, "seed": seed, **models}
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
     layers += parse_assignments(assignments or [])

@@ -1,11 +1,11 @@
 """One run of a comparison: a task, an arm, a seed; and what is kept of it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stableprompt.runs.folder import CURVE, RESULT, TEST, RunFolder
+from stableprompt.runs.folder import CURVE, RESULT, TEST, WRITES, RunFolder
 
 CELL = "cell.json"
 
@@ -74,7 +74,7 @@ def record_of(path: Path, task: str, arm: Arm, seed: int, seconds: float) -> Cel
     values = {row["prompt"]: tuple(row["values"]) for row in tested["prompts"]}
     calls = result["cost"]["target_calls"]
     five = result["max_of_five"]
-    return CellRecord(
+    record = CellRecord(
         task=task,
         arm=arm.name,
         seed=seed,
@@ -96,6 +96,21 @@ def record_of(path: Path, task: str, arm: Arm, seed: int, seconds: float) -> Cel
         alarms=result["alarms"],
         curve=tuple((c, s) for c, s in folder.read_json(CURVE)["points"]),
         seconds=round(seconds, 1),
+    )
+    written = result["per_input"]
+    if written is None or not written["used"]:
+        return record
+    # A prompt for each input is what this run ships; each of them passed the guards.
+    each = tuple(float(row["value"]) for row in folder.read_lines(WRITES))
+    score = written["test"]["score"]
+    return replace(
+        record,
+        score=score,
+        values=each,
+        readable_score=score,
+        readable_values=each,
+        validation=written["validation"]["score"],
+        max_of_five=None,
     )
 
 
