@@ -311,8 +311,8 @@ def readme_of(card: WriterCard) -> str:
             ("the agent answers alone", "agent_alone"),
         ):
             e = figures[key]
-            lines.append(
-                f"| {name} | {e['score']:.3f} | {e['low']:.3f} to {e['high']:.3f} | {e['n']} |"
-            )
+            if e is not None:
+                interval = f"{e['low']:.3f} to {e['high']:.3f}"
+                lines.append(f"| {name} | {e['score']:.3f} | {interval} | {e['n']} |")
         lines += ["", figures["reason"][0].upper() + figures["reason"][1:] + ".", ""]
     return "\n".join(lines)

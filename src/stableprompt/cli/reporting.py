@@ -161,7 +161,12 @@ def per_input_rows(result: "TuneResult") -> list[tuple[str, str]]:
             f"{over.difference:+.3f} [{over.low:+.3f}, {over.high:+.3f}] to the best prompt, "
             f"paired over n = {over.n}, p = {over.p_value:.2g}",
         ),
-        ("  agent alone", f"{figure(found.agent_alone)}: it answers in the target's place"),
+        (
+            "  agent alone",
+            f"{figure(found.agent_alone)}: it answers in the target's place"
+            if found.agent_alone
+            else "cannot answer in the target's place",
+        ),
         ("  written", f"{found.different} different; refused: {refused}"),
         (
             "  tokens an input",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from stableprompt.config import TuneConfig
+from stableprompt.errors import ModelError
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
@@ -78,11 +79,12 @@ class PerInputResult:
     """Its standard error."""
     test: Estimate
     fixed_test: Estimate
-    agent_alone: Estimate
-    """The agent, adapters off, in the place of the target, with the one prompt for all."""
+    agent_alone: Estimate | None
+    """The agent, adapters off, in the place of the target, with the one prompt for all. None where
+    it cannot stand there."""
     over_fixed: PairedComparison
     """On test: prompts for each input minus the one for all."""
-    over_agent_alone: PairedComparison
+    over_agent_alone: PairedComparison | None
     refused: dict[str, int]
     """Prompts on test that were refused, by reason; the one prompt for all stood in."""
     different: int
@@ -143,7 +145,7 @@ class WriterTrial:
         plain = self._scorer.score(fixed, task.test, Purpose.TEST)
         tokens = self._scorer.ledger.target_tokens[Purpose.TEST] - before
         trial = self._write(writer, task.test, plain, fixed, Purpose.TEST)
-        alone = self._alone.score(fixed, task.test, Purpose.TEST)
+        alone = self._answers_alone(fixed)
         result = PerInputResult(
             used=used,
             reason=_reason(lead.mean, lead.error, pays=pays, used=used),
@@ -154,9 +156,9 @@ class WriterTrial:
             lead_error=lead.error,
             test=self._estimate(task.test, trial.answered),
             fixed_test=self._estimate(task.test, plain),
-            agent_alone=self._estimate(task.test, alone),
+            agent_alone=self._estimate(task.test, alone) if alone else None,
             over_fixed=self._paired(task.test, plain, trial.answered),
-            over_agent_alone=self._paired(task.test, alone, trial.answered),
+            over_agent_alone=self._paired(task.test, alone, trial.answered) if alone else None,
             refused=dict(sorted(Counter(p.fault for p in trial.prompts if p.fault).items())),
             different=len({p.prompt for p in trial.prompts}),
             cost=trial.cost,
@@ -167,6 +169,12 @@ class WriterTrial:
             {"input": e.text, "prompt": p.prompt, "fault": p.fault, "value": value}
             for e, p, value in zip(task.test, trial.prompts, trial.answered.values, strict=True)
         ]
+
+    def _answers_alone(self, fixed: str) -> PromptScore | None:
+        try:
+            return self._alone.score(fixed, self._task.test, Purpose.TEST)
+        except ModelError:  # its tokenizer cannot tell the label words apart: no control, no harm
+            return None
 
     def _write(
         self,
