@@ -127,7 +127,7 @@ class PPOConfig(Section):
     """Passes over a rollout."""
     replay: int = Field(8, ge=0)
     """So many of the best prompts so far are learned from again in every step, beside the new ones:
-    their reward is the seed prompt's on the step's examples plus the gain they are trusted with.
+    their reward is the seed prompt's on the step's examples plus the difference of the two ratings.
     Costs no target call."""
     max_update_kl: float | None = Field(0.3, gt=0)
     """An update that moves the policy further than this (KL from the policy before it, nats per
