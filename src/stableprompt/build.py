@@ -14,7 +14,7 @@ from stableprompt.models.chat import special_tokens
 from stableprompt.models.hardware import options_of, pick_hardware
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.training import prepare_training
-from stableprompt.prompt_writer import PromptWriter, WriterCard
+from stableprompt.prompt_writer import WriterCard, save_writer
 from stableprompt.runs.folder import CONFIG, TASK, WRITER, RunFolder, default_run_dir
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
@@ -31,7 +31,7 @@ from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
-from stableprompt.tuning.per_input import WriterTrial
+from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.records import Observer, Silence, TuneResult
 from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
 from stableprompt.tuning.rules import Rules
@@ -186,16 +186,19 @@ def _run(
         return tuner.run(setting)
     card = WriterCard.of(task, config, markup)
     collector = Collector(agent, scorer, card.guards_for(agent), task, config)
-    alone = make_scorer(task, config, target_of(agent, config))
-    result = tuner.run(setting, WriterTrial(collector, scorer, alone, task, config))
-    PromptWriter(agent, card.with_result(result)).save_pretrained(folder.path / WRITER)
-    return result
+    alone = make_scorer(task, config, target_of(agent, config), scorer.judge)
+
+    def keep(fixed: str, found: PerInputResult) -> None:
+        save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
+
+    return tuner.run(setting, WriterTrial(collector, scorer, alone, task, config, keep=keep))
 
 
-def make_scorer(task: Task, config: TuneConfig, target: TargetLLM) -> Scorer:
-    """The scorer of a task; loads the judge where one is needed and it is not the target."""
-    judge = None
-    if task.metric.name == JUDGE:
+def make_scorer(
+    task: Task, config: TuneConfig, target: TargetLLM, judge: Judge | None = None
+) -> Scorer:
+    """The scorer of a task; loads the judge where one is needed that is not the target."""
+    if task.metric.name == JUDGE and judge is None:
         same = config.judge.model in (None, config.target.model)
         rater = target if same else load_target(config, config.judge.model)
         judge = Judge(rater, config.judge.rubric or task.rubric or DEFAULT_RUBRIC)

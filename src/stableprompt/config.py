@@ -49,7 +49,7 @@ class AgentConfig(Section):
     """Labelled training examples shown in the meta-prompt, fresh every step."""
     shown_prompt: Literal["seed", "leader"] = "seed"
     """Which prompt the meta-prompt asks to improve on: the seed prompt, or the one that leads by
-    gain so far (the seed prompt at first). The paper's meta-prompt shows none."""
+    rating so far (the seed prompt at first). The paper's meta-prompt shows none."""
 
 
 class TargetConfig(Section):
@@ -310,6 +310,8 @@ class TuneConfig(Section):
             )
         if self.per_input.mode != "never" and self.ppo.prompts_per_step % self.per_input.prompts:
             raise ValueError("ppo.prompts_per_step must be a multiple of per_input.prompts")
+        if self.per_input.mode != "never" and self.agent.shown_prompt == "leader":
+            raise ValueError("per_input shows the seed prompt; leave agent.shown_prompt out")
         adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
         if adaptive and 0 < self.steps < self.anchor.update_period:
             raise ValueError(

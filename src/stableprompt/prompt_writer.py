@@ -8,110 +8,30 @@ for people. Nothing in it is code.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
-from stableprompt.config import Dtype, GuardConfig, TuneConfig
+from stableprompt.config import Dtype
 from stableprompt.errors import ConfigError, ModelError
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
-from stableprompt.models.hardware import pick_hardware
 from stableprompt.models.loading import load_model
 from stableprompt.models.tails import split_off
 from stableprompt.runs.folder import WRITER, RunFolder
 from stableprompt.tasks.example import Example
-from stableprompt.tasks.formats import InputFormat
 from stableprompt.tasks.inputs import example_of
-from stableprompt.tasks.task import Task
-from stableprompt.tasks.templates import Message, TargetTemplate, template_of
-from stableprompt.tuning.asking import Asking
-from stableprompt.tuning.collect import draw_for_use
-from stableprompt.tuning.guards import Guards
+from stableprompt.tasks.templates import Message
 from stableprompt.tuning.randomness import derive_uniforms
-from stableprompt.tuning.records import TuneResult
-from stableprompt.tuning.rules import Rules
+from stableprompt.tuning.writer_card import CARD as CARD
+from stableprompt.tuning.writer_card import WriterCard as WriterCard
+from stableprompt.tuning.writer_card import public_name, readme_of
 
-CARD: Final = "writer.json"
 README: Final = "README.md"
 _AT_ONCE: Final = 32
 Input = str | Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class WriterCard:
-    """All that a writer is but its weights; plain data, ``writer.json``."""
-
-    model: str
-    """The agent's checkpoint: embedded name, folder or hub id."""
-    asking: Asking
-    rules: Rules
-    guards: GuardConfig
-    markup: tuple[str, ...]
-    """Special tokens of agent and target, which no prompt may hold."""
-    max_prompt_tokens: int
-    temperature: float
-    template: TargetTemplate
-    """How prompt and input become the target's messages."""
-    layout: InputFormat
-    fallback: str
-    """The one prompt for all: it stands in where what was written is refused."""
-    task: str = ""
-    figures: dict[str, Any] | None = None
-    """What the writer brought on test, ``PerInputResult``."""
-
-    @classmethod
-    def of(cls, task: Task, config: TuneConfig, markup: Sequence[str]) -> Self:
-        """The card of a run that has yet to find the prompt for all."""
-        shown = draw_for_use(task, config)
-        return cls(
-            model=config.agent.model,
-            asking=Asking.of(task, config).showing(task, shown),
-            rules=Rules.in_use(task, shown),
-            guards=config.guards,
-            markup=tuple(markup),
-            max_prompt_tokens=config.agent.max_prompt_tokens,
-            temperature=config.agent.temperature,
-            template=template_of(config.target),
-            layout=task.layout,
-            fallback=task.seed_prompt,
-            task=task.name,
-        )
-
-    def with_result(self, result: TuneResult) -> Self:
-        """With what the run found."""
-        found = result.per_input.to_dict() if result.per_input else None
-        figures = json.loads(json.dumps(found))  # as it will be read: no tuples, no enumerations
-        return replace(self, fallback=result.prompt, figures=figures)
-
-    def guards_for(self, agent: AgentLLM) -> Guards:
-        """The guards as they are in use."""
-        return Guards(self.guards, agent, self.rules, self.markup)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``writer.json``."""
-        guards = self.guards.model_dump(mode="json")
-        return {**asdict(replace(self, guards=GuardConfig())), "guards": guards, "version": 1}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Take back what ``to_dict`` gave.
-
-        Raises:
-            ModelError: it is damaged, or of another version.
-        """
-        known = {name: value for name, value in content.items() if name != "version"}
-        try:
-            if content.get("version") != 1:
-                raise ModelError(f"{CARD} has version {content.get('version')!r}, known is 1")
-            return TypeAdapter(cls).validate_python(known)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise ModelError(f"{CARD} is damaged: {where}: {problem['msg']}") from error
 
 
 class PromptWriter:
@@ -195,11 +115,7 @@ class PromptWriter:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write adapter, ``writer.json`` and a card for people into a folder."""
-        path = Path(folder)
-        self._agent.adapted.save_adapter(path)
-        out = RunFolder(path)
-        out.write_json(CARD, self.card.to_dict())
-        out.write_text(README, readme_of(self.card))
+        save_writer(self._agent, self.card, Path(folder))
 
     def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
         """Upload to the Hugging Face hub; private unless you say otherwise.
@@ -208,16 +124,32 @@ class PromptWriter:
 
         Returns:
             The address of the upload.
+
+        Raises:
+            ConfigError: the repository is public, and you did not say so.
+            ModelError: the hub refused.
         """
         from tempfile import TemporaryDirectory
 
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+        shared = replace(self.card, model=public_name(self.card.model))
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if private and not api.repo_info(repo_id).private:
+                raise ConfigError(
+                    f"{repo_id} is public, and the writer holds examples of yours; give "
+                    "private=False, or another name"
+                )
+            with TemporaryDirectory() as folder:
+                save_writer(self._agent, shared, Path(folder))
+                return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+        except (HfHubHTTPError, HFValidationError) as error:
+            raise ModelError(
+                f"the hub refused {repo_id} ({error}); check name and token"
+            ) from error
 
     @classmethod
     def from_pretrained(
@@ -226,7 +158,7 @@ class PromptWriter:
         *,
         model: str | None = None,
         device: str = "auto",
-        dtype: Dtype = "auto",
+        dtype: Dtype | None = None,
     ) -> Self:
         """Load a writer.
 
@@ -234,7 +166,7 @@ class PromptWriter:
             name: Its folder, the folder of the run that made it, or a hub id.
             model: The agent's checkpoint, where it lies elsewhere than it did.
             device: As in the settings.
-            dtype: As in the settings.
+            dtype: As in the settings; None holds it as when the writer was judged.
 
         Raises:
             ModelError: there is no writer, it is damaged, or its checkpoint cannot be loaded.
@@ -247,12 +179,20 @@ class PromptWriter:
                 f"{folder} holds no writer ({error}); give a folder that has {CARD} in it, or a "
                 "run that was made with --per-input"
             ) from error
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
-        pick_hardware(**options)
-        loaded = load_model(model or card.model, **options)
-        adapted = AdaptedModel(loaded.model, read_lora_config(folder), seed=0)
+        lora = read_lora_config(folder)
+        held: dict[str, Any] = {"dtype": dtype or card.dtype, "quantize": card.quantize}
+        loaded = load_model(model or card.model, device=device, **held)
+        adapted = AdaptedModel(loaded.model, lora, seed=0)
         adapted.load_adapter(folder)
         return cls(AgentLLM(loaded, adapted, temperature=card.temperature), card)
+
+
+def save_writer(agent: AgentLLM, card: WriterCard, folder: Path) -> None:
+    """Write the policy's adapter, ``writer.json`` and a card for people into a folder."""
+    agent.adapted.save_adapter(folder, model=public_name(card.model))
+    out = RunFolder(folder)
+    out.write_json(CARD, card.to_dict())
+    out.write_text(README, readme_of(card))
 
 
 def _found(name: str) -> Path:
@@ -281,38 +221,3 @@ def majority(answers: Sequence[str]) -> str:
     if not answers:
         raise ConfigError("there is nothing to vote on; give at least one answer")
     return Counter(answers).most_common(1)[0][0]
-
-
-def readme_of(card: WriterCard) -> str:
-    """The card for people."""
-    lines = [
-        f"# Prompt writer for {card.task or 'a task'}",
-        "",
-        f"Writes a prompt for each input. LoRA adapter of `{card.model}`, made by stableprompt.",
-        "",
-        "```python",
-        "from stableprompt import PromptWriter",
-        "",
-        'writer = PromptWriter.from_pretrained("this folder")',
-        'prompts = writer.write(["an input", "another one"])',
-        "```",
-        "",
-        f"The one prompt for all, which stands in for what is refused: {card.fallback!r}",
-        "",
-        f"{len(card.asking.pairs)} demonstrations, which are examples of the task, are in {CARD}.",
-        "",
-    ]
-    figures = card.figures
-    if figures:
-        lines += ["| on test | score | 95 % | n |", "|---|---|---|---|"]
-        for name, key in (
-            ("a prompt for each input", "test"),
-            ("the one prompt for all", "fixed_test"),
-            ("the agent answers alone", "agent_alone"),
-        ):
-            e = figures[key]
-            if e is not None:
-                interval = f"{e['low']:.3f} to {e['high']:.3f}"
-                lines.append(f"| {name} | {e['score']:.3f} | {interval} | {e['n']} |")
-        lines += ["", figures["reason"][0].upper() + figures["reason"][1:] + ".", ""]
-    return "\n".join(lines)

@@ -78,4 +78,7 @@ def test_a_reference_counts_unless_the_input_holds_it() -> None:
     assert not gives_away("Translate the dog into French.", FREE, ())
     echo = Example("repeat: blue", "blue")
     assert not gives_away("Repeat the word blue.", echo, ())
-    assert not gives_away("Count to 5.", Example("2 + 3", "5"), ())  # one letter is in any text
+    assert not gives_away("It is a word.", Example("first letter of apple", "a"), ())
+    assert gives_away("Count to 5.", Example("2 + 3", "5"), ())
+    assert gives_away("A review worth 5 stars.", Example("great", "5"), tuple("12345"))
+    assert not gives_away("Rate from 1 to 5.", Example("great", "5"), tuple("12345"))

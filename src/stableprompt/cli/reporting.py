@@ -199,7 +199,7 @@ def trivial_name(kind: TaskKind) -> str:
 def verdict(result: "TuneResult") -> str:
     """One sentence that does not oversell."""
     if result.prompt == result.seed_prompt:
-        return "no improvement found: no other prompt beat the seed prompt on validation"
+        return "no improvement found: nothing that was seen is better than the seed prompt"
     if not result.improved:
         return "no improvement: the chosen prompt is not better than the seed prompt on test"
     if result.paired.p_value < 0.05:

@@ -8,6 +8,7 @@ same checkpoint.
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,20 @@ class AdaptedModel:
                 parameter.copy_(saved[name])
         self.copy(Role.POLICY, Role.ANCHOR)
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the policy's adapter under peft's names (safetensors and its config)."""
+    def save_adapter(self, folder: Path, *, model: str | None = None) -> None:
+        """Write the policy's adapter under peft's names (safetensors and its config).
+
+        Args:
+            folder: Where.
+            model: What the config is to call the checkpoint: not every folder is for others' eyes.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: p.detach().cpu().contiguous() for name, p in self._policy.items()}
         save_file(weights, folder / ADAPTER_WEIGHTS)
-        self.model.peft_config[str(Role.POLICY)].save_pretrained(str(folder))
+        config = copy(self.model.peft_config[str(Role.POLICY)])
+        if model is not None:
+            config.base_model_name_or_path = model
+        config.save_pretrained(str(folder))
 
 
 def read_lora_config(folder: Path) -> LoraConfig:
@@ -162,7 +171,12 @@ def read_lora_config(folder: Path) -> LoraConfig:
     """
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder} holds no adapter_config.json; give a folder written by peft")
-    config = PeftConfig.from_pretrained(str(folder))
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{folder}/adapter_config.json cannot be read ({error}); it is damaged"
+        ) from error
     if not isinstance(config, LoraConfig):
         raise ModelError(f"the adapter in {folder} is {config.peft_type}, only LoRA is supported")
     return config

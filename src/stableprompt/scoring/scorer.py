@@ -1,6 +1,7 @@
 """Score prompts: send them to the target with examples, and read what comes back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +70,16 @@ class Scorer:
         self._task = task
         self._answers = answers
         self._reward = reward
-        self._judge = judge
+        self.judge = judge
+
+    @contextmanager
+    def nothing_known(self) -> Iterator[None]:
+        """Ask everything anew in this block, and forget it: for what a use would cost."""
+        memo, self.memo = self.memo, PairMemo()
+        try:
+            yield
+        finally:
+            self.memo = memo
 
     def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
         """Score one prompt; see ``score_all``."""
@@ -133,10 +143,10 @@ class Scorer:
         )
 
     def _values(self, examples: Sequence[Example], predictions: Sequence[str]) -> list[float]:
-        if self._judge is None:
+        if self.judge is None:
             metric = self._task.metric
             return [metric.value(e, p) for e, p in zip(examples, predictions, strict=True)]
-        ratings = self._judge.rate(examples, predictions)
+        ratings = self.judge.rate(examples, predictions)
         self.ledger.add_judge(calls=ratings.calls, tokens=ratings.tokens)
         return ratings.values
 

@@ -102,6 +102,8 @@ class Plan:
         steps = {} if "steps" in own else {"steps": MOST_STEPS}
         if "steps" in own:  # a method without a loop gets none by a setting for all
             fixed["steps"] = own["steps"]
+        if "steps" in own or arm.method in PEERS:  # and trains no writer
+            fixed["per_input"] = {"mode": "never"}
         if arm.method == Method.SEED:
             fixed["selection"] |= {"num_demonstrations": 0}
         if "demonstration_sets" in own.get("selection", {}):  # as many as the budget pays for
@@ -147,11 +149,11 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^\w.=-]+", "_", text)
 
 
-Told = Callable[[CellRecord, int, int], None]
+Listener = Callable[[CellRecord, int, int], None]
 """Is told of each run that is done: its record, how many are done, and of how many."""
 
 
-def run_comparison(plan: Plan, folder: Path, *, workers: int, told: Told) -> list[CellRecord]:
+def run_comparison(plan: Plan, folder: Path, *, workers: int, told: Listener) -> list[CellRecord]:
     """Make every run of a plan that is not done yet.
 
     Args:
@@ -201,7 +203,12 @@ def finished(plan: Plan, folder: Path) -> list[CellRecord]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep others out of a comparison's folder: two at once would delete each other's runs."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be made ({error.strerror}); choose another --out"
+        ) from error
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
         lock.acquire(timeout=0)

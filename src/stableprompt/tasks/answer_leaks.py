@@ -14,7 +14,7 @@ from stableprompt.tasks.example import Example
 from stableprompt.tasks.formats import CHOICES
 
 _SHORTEST: Final = 2
-"""A single letter or digit occurs in any text."""
+"""A single letter occurs in any text; a digit does not."""
 _LISTED = re.compile(r"^\s*(?:-|[A-Z]\.)\s+", re.MULTILINE)
 # "option B", "choose (C)", "answer is D", "B is correct"; letters in capitals alone.
 _LETTER = re.compile(
@@ -51,7 +51,7 @@ def _named(text: str, answers: Iterable[str]) -> set[str]:
     rest = text.casefold()
     for answer in sorted({a.casefold().strip() for a in answers}, key=len, reverse=True):
         pattern = rf"(?<!\w){re.escape(answer)}(?!\w)"
-        if len(answer) >= _SHORTEST and re.search(pattern, rest):
+        if (len(answer) >= _SHORTEST or answer.isdigit()) and re.search(pattern, rest):
             found.add(answer)
             rest = re.sub(pattern, " ", rest)
     return found

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from stableprompt.errors import RunError
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
@@ -193,7 +194,16 @@ class CandidatePool:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "CandidatePool":
-        """Take back what ``to_dict`` gave."""
+        """Take back what ``to_dict`` gave.
+
+        Raises:
+            RunError: it was written by another version.
+        """
+        if "groups" not in state:
+            raise RunError(
+                "the run was begun by another version, which kept other figures of its prompts; "
+                "start a new run"
+            )
         pool = cls("")
         pool._groups = dict(state["groups"])
         pool._seen = dict(zip(pool._groups, map(dict, state["seen"]), strict=True))

@@ -1,7 +1,7 @@
 """What can be known about a run before a model is loaded; imports no torch."""
 
 from stableprompt.config import TuneConfig
-from stableprompt.errors import DataError
+from stableprompt.errors import ConfigError, DataError
 from stableprompt.tasks.task import Task
 
 
@@ -10,7 +10,13 @@ def require_enough_examples(task: Task, config: TuneConfig) -> None:
 
     Raises:
         DataError: it does not.
+        ConfigError: the metric cannot say what a prompt for a single input is worth.
     """
+    if config.per_input.mode != "never" and task.metric.together is not None:
+        raise ConfigError(
+            f"the metric {task.metric.name!r} is no mean over examples: prompts for single inputs "
+            "cannot be compared by it; choose another --metric"
+        )
     scored, shown = config.examples_per_step, config.agent.num_demonstrations
     found = len(task.train)
     if found >= scored + shown or not config.steps:

@@ -102,7 +102,6 @@ def readings_of(
         level: How far its prompts are rated above the seed prompt.
     """
     size = len(candidates)
-    rewards = [c.reward for c in candidates]
     gain = statistics.fmean(c.reward - (c.seed_reward or 0.0) for c in candidates)
     gains = [*(r.gain for r in earlier[-4:]), gain]
     moved = stats.step_kl if stats else None
@@ -111,7 +110,7 @@ def readings_of(
     return Readings(
         gain=gain,
         level=level,
-        reward_sd=statistics.pstdev(rewards),
+        reward_sd=_spread_within_queries(candidates),
         gain_sd=statistics.stdev(gains) if len(gains) > 1 else None,
         unique_share=len({c.prompt for c in candidates}) / size,
         refused_share=sum(c.fault is not None for c in candidates) / size,
@@ -125,6 +124,15 @@ def readings_of(
         value_loss=stats.value_loss if stats else None,
         explained_variance=stats.explained_variance if stats else None,
     )
+
+
+def _spread_within_queries(candidates: Sequence[Candidate]) -> float:
+    """Mean over queries of the standard deviation of the rewards; where a prompt is for all inputs
+    there is one query."""
+    by_query: dict[str | None, list[float]] = {}
+    for candidate in candidates:
+        by_query.setdefault(candidate.written_for, []).append(candidate.reward)
+    return statistics.fmean(map(statistics.pstdev, by_query.values()))
 
 
 @dataclass(frozen=True, slots=True)

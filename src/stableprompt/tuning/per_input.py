@@ -7,8 +7,8 @@ agent answering alone, whose knowledge a writer could smuggle into its prompts.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from stableprompt.errors import ModelError
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.tasks.answer_leaks import gives_away
 from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.statistics import Estimate, PairedComparison, estimate, paired
 from stableprompt.tasks.task import Task
@@ -89,6 +90,9 @@ class PerInputResult:
     """Prompts on test that were refused, by reason; the one prompt for all stood in."""
     different: int
     """Different prompts that were written on test."""
+    naming_the_answer: int
+    """Prompts on test that name a reference which their input does not hold, and were used: in use
+    nobody knows the references, so they cannot be refused. 0 where answers are not free."""
     cost: Cost
     fixed_cost: Cost
     slices: tuple[Slice, ...]
@@ -115,13 +119,22 @@ class WriterTrial:
         alone: The agent's own checkpoint in the place of the target.
         task: Gives validation and test.
         config: Limits, and what "auto" asks for.
+        keep: Saves the writer, which is the policy by then, with the one prompt for all.
     """
 
     def __init__(
-        self, collector: Collector, scorer: Scorer, alone: Scorer, task: Task, config: TuneConfig
+        self,
+        collector: Collector,
+        scorer: Scorer,
+        alone: Scorer,
+        task: Task,
+        config: TuneConfig,
+        *,
+        keep: Callable[[str, PerInputResult], None],
     ) -> None:
         self._collector, self._scorer, self._alone = collector, scorer, alone
         self._task, self._config = task, config
+        self.keep = keep
 
     def judge(self, fixed: str) -> tuple[PerInputResult, list[dict[str, Any]]]:
         """Choose on validation, then read test; and every prompt that was written on test.
@@ -132,7 +145,7 @@ class WriterTrial:
         task, config = self._task, self._config
         seen = self._scorer.score(fixed, task.validation, Purpose.VALIDATION)
         trials = {
-            role: self._write(role, task.validation, seen, fixed, Purpose.VALIDATION)
+            role: self._write(role, task.validation, fixed, Purpose.VALIDATION)
             for role in (Role.ANCHOR, Role.POLICY)
         }
         # Where the two are equal the anchor wins: it has been certain once.
@@ -142,9 +155,11 @@ class WriterTrial:
         pays = lead.mean > config.per_input.certainty * lead.error
         used = pays or config.per_input.mode == "always"
         before = self._scorer.ledger.target_tokens[Purpose.TEST]
-        plain = self._scorer.score(fixed, task.test, Purpose.TEST)
-        tokens = self._scorer.ledger.target_tokens[Purpose.TEST] - before
-        trial = self._write(writer, task.test, plain, fixed, Purpose.TEST)
+        with self._scorer.nothing_known():  # what is known already would seem to cost nothing
+            plain = self._scorer.score(fixed, task.test, Purpose.TEST)
+            tokens = self._scorer.ledger.target_tokens[Purpose.TEST] - before
+        with self._scorer.nothing_known():
+            trial = self._write(writer, task.test, fixed, Purpose.TEST)
         alone = self._answers_alone(fixed)
         result = PerInputResult(
             used=used,
@@ -161,6 +176,10 @@ class WriterTrial:
             over_agent_alone=self._paired(task.test, alone, trial.answered) if alone else None,
             refused=dict(sorted(Counter(p.fault for p in trial.prompts if p.fault).items())),
             different=len({p.prompt for p in trial.prompts}),
+            naming_the_answer=sum(
+                p.fault is None and gives_away(p.prompt, e, task.answer_words(e))
+                for p, e in zip(trial.prompts, task.test, strict=True)
+            ),
             cost=trial.cost,
             fixed_cost=Cost(0.0, 0.0, tokens / len(task.test)),
             slices=tuple(self._slices(plain, trial.answered)),
@@ -180,7 +199,6 @@ class WriterTrial:
         self,
         role: Role,
         examples: Sequence[Example],
-        fallback: PromptScore,
         fixed: str,
         purpose: Purpose,
     ) -> _Trial:
@@ -192,8 +210,10 @@ class WriterTrial:
         length = self._config.agent.max_prompt_tokens
         shown = draw_for_use(self._task, self._config)
         nothing_seen = CandidatePool(self._task.seed_prompt)  # in use the instruction is this one
-        for start in range(0, len(examples), _AT_ONCE):
-            part = examples[start : start + _AT_ONCE]
+        # As in use, where nobody knows the answers.
+        inputs = [replace(example, label="", others=()) for example in examples]
+        for start in range(0, len(inputs), _AT_ONCE):
+            part = inputs[start : start + _AT_ONCE]
             query = self._collector.query(shown, nothing_seen, part)
             rows = torch.zeros(len(part), length, dtype=torch.float64)
             prompts += self._collector.write(query, rows, role=role, greedy=True)[1]
@@ -231,7 +251,7 @@ class WriterTrial:
                 f"label: {label}": [n for n, e in enumerate(test) if e.label == label]
                 for label in self._task.labels
             }
-        if self._task.kind is not TaskKind.GENERATION:
+        if self._task.kind is not TaskKind.GENERATION and self._config.reward.softmax_weight:
             sure = [
                 abs(reward - self._config.reward.accuracy_weight * value)
                 for reward, value in zip(fixed.rewards, fixed.values, strict=True)

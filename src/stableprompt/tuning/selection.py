@@ -77,8 +77,9 @@ def select(
     judges.compare(pool.leaderboard(judges.room(config.selection.num_finalists)))
     enough = validated[task.seed_prompt].score
 
-    def rank(prompt: str) -> tuple[float, bool, str]:
-        return -pool.rating(prompt), prompt != task.seed_prompt, prompt
+    def rank(prompt: str) -> tuple[float, bool, float, str]:
+        tie = -(validated[prompt].softmax_difference or 0.0)
+        return -judges.worth(prompt, validated[prompt]), prompt != task.seed_prompt, tie, prompt
 
     worthy = [prompt for prompt in validated if validated[prompt].score >= enough]
     best = instruction = min(worthy, key=rank)
@@ -91,7 +92,8 @@ def select(
         group=pool.last_group + 1,
     )
     for prompt in drawn:
-        if validated[prompt].score >= enough and pool.rating(prompt) > pool.rating(best):
+        better = judges.worth(prompt, validated[prompt]) > judges.worth(best, validated[best])
+        if validated[prompt].score >= enough and better:
             best = prompt
     if best != instruction and readable == instruction:
         readable = best  # an instruction with examples is as readable as the instruction
@@ -112,6 +114,7 @@ class _Finals:
         self._pool, self._task, self._scorer, self._config = pool, task, scorer, config
         self._validation, self._order = task.validation, validation_order(task, config)
         self._budget = Budget(config, len(task.validation))
+        self._together = task.metric.together
 
     def room(self, wanted: int, *, last: bool = False) -> int:
         """How many prompts to compare: all that can be paid for in what comes last."""
@@ -123,6 +126,11 @@ class _Finals:
         most = most_racers(left, len(self._order), selection.rounds)
         return most if last else min(wanted, most)
 
+    def worth(self, prompt: str, score: PromptScore) -> float:
+        """What a prompt is chosen by: its rating; or its score, by a metric that is no mean over
+        examples (macro F1), of which ratings know nothing."""
+        return self._pool.rating(prompt) if self._together is None else score.score
+
     def compare(self, prompts: Iterable[str], *, group: int | None = None) -> list[str]:
         """Race them; those that reached the last look are validated, and returned."""
         pool, scorer = self._pool, self._scorer
@@ -130,7 +138,7 @@ class _Finals:
         def look(prompts: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
             scores = scorer.score_all(prompts, examples, Purpose.VALIDATION)
             pool.add(prompts, scores, examples, group=group)
-            return {prompt: pool.rating(prompt) for prompt in prompts}
+            return {p: self.worth(p, s) for p, s in zip(prompts, scores, strict=True)}
 
         new = [p for p in dict.fromkeys(prompts) if p not in pool.validated]
         if new:

@@ -144,7 +144,7 @@ class Tuner:
             step=step,
             mean_reward=sum(c.reward for c in candidates) / len(candidates),
             best_reward=max(c.reward for c in candidates),
-            seed_reward=candidates[0].seed_reward,
+            seed_reward=sum(c.seed_reward or 0.0 for c in candidates) / len(candidates),
             mean_score=sum(scores) / len(scores) if scores else None,
             faults=dict(Counter(c.fault for c in candidates if c.fault is not None)),
             update=asdict(stats) if stats else None,
@@ -247,6 +247,8 @@ class Tuner:
         self._observer.on_phase("writing a prompt for each input of validation and test")
         result, written = trial.judge(fixed)
         self._trainable.agent.copy(result.writer, Role.POLICY)
+        if result.used:  # before the result is written: from then on the run is finished
+            trial.keep(fixed, result)
         self._folder.cut_back({WRITES: 0})
         self._folder.append(WRITES, written)
         return result
