@@ -210,3 +210,33 @@ def test_methods_are_compared_on_the_runs_that_both_have(
     assert (pair["same_runs"], pair["num_runs"]) == (False, 1)
     assert content["wins"] == []
     assert "1 runs that both have" in markdown_of(content)
+
+
+def test_methods_that_learn_nothing_in_steps_train_no_writer() -> None:
+    settings = {**SETTINGS, "per_input": {"mode": "auto", "prompts": 2}}
+    made = replace(plan("appo", "seed", "few-shot"), settings=settings)
+    modes = {arm.name: made.config(arm, 0).per_input.mode for arm in made.arms}
+    assert modes == {"appo": "auto", "seed": "never", "few-shot": "never"}
+
+
+def test_a_run_that_ships_a_writer_is_scored_by_its_prompts_for_each_input(
+    targets: list[CountingTarget], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "target_of", lambda agent, config: ScriptedTarget())
+    arm = Arm("writer", "appo", {"per_input": {"mode": "always", "prompts": 2}})
+    [record] = run(replace(plan("appo"), arms=(arm,)), tmp_path / "out")
+    folder = tmp_path / "out/runs/colours/writer/0"
+    written = [json.loads(line) for line in (folder / "writes.jsonl").read_text().splitlines()]
+    assert record.values == record.readable_values == tuple(row["value"] for row in written)
+    found = json.loads((folder / "result.json").read_text())["per_input"]
+    assert (record.score, record.validation) == (
+        found["test"]["score"],
+        found["validation"]["score"],
+    )
+    assert record.calls <= BUDGET
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(RunError, match="cannot be made"):
+        run(plan("seed"), tmp_path / "file" / "out")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stableprompt.errors import RunError
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore
@@ -278,3 +279,8 @@ def test_a_score_of_nothing_is_a_score() -> None:
     nothing = PromptScore(0.0, None, 0.0, (0.0,), (0.0,), ("",))
     found = found_out(None, nothing)
     assert (found.reward, found.score, found.softmax_difference) == (0.0, 0.0, None)
+
+
+def test_a_checkpoint_of_another_version_is_told() -> None:
+    with pytest.raises(RunError, match="begun by another version"):
+        CandidatePool.from_dict({"gains": {}, "validated": {}, "faults": {}})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 
 from stableprompt import build
+from stableprompt.errors import ConfigError
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.prompt_writer import CARD, PromptWriter, WriterCard
 from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.metrics.registry import METRICS
 from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.anchor import AnchorDecision
@@ -21,7 +25,7 @@ from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.per_input import thirds
 from stableprompt.tuning.records import Silence, TuneResult
 from stableprompt.tuning.tuner import Tuner
-from tests.fakes.word_agent import ScriptedTarget, make_task
+from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import tiny_config
 
 Run = Callable[..., TuneResult]
@@ -330,3 +334,97 @@ def test_the_writer_asks_in_use_as_it_was_asked_in_the_trial_byte_for_byte(
     shown = draw_for_use(TASK, tiny_config(**PER_INPUT))
     assert [text for text, _ in writer.card.asking.pairs] == [e.text for e in shown]
     assert {e.text for e in shown} <= {e.text for e in TASK.train}
+
+
+# --- what cannot be ---
+
+
+def test_a_metric_that_is_no_mean_over_examples_is_refused(run: Run, tmp_path: Path) -> None:
+    task = replace(TASK, metric=METRICS["macro_f1"])
+    with pytest.raises(ConfigError, match="'macro_f1' is no mean over examples"):
+        run(task=task)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ppo": {"prompts_per_step": 7}}, "must be a multiple of per_input.prompts"),
+        ({"agent": {"shown_prompt": "leader"}}, "leave agent.shown_prompt out"),
+        ({"per_input": {"mode": "on"}}, "'never', 'always' or 'auto'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny_config(**{**PER_INPUT, **settings})
+
+
+def test_in_use_a_reference_is_not_known_so_the_trial_does_not_know_it_either(
+    run: Run, target: ScriptedTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, tuple[str, ...]]] = []
+    honest = Guards._fault_for
+
+    def watched(guards: Guards, text: str, example: Example) -> PromptFault | None:
+        seen.append((example.text, example.answers))
+        return honest(guards, text, example)
+
+    monkeypatch.setattr(Guards, "_fault_for", watched)
+    run(steps=1, anchor={"update_period": 1})
+    tested = {e.text for e in TASK.test}
+    told = [answers for text, answers in seen if text in tested]
+    assert len(told) == len(tested)
+    assert set(told) == {("",)}
+
+
+class FakeHub:
+    """A hub with one repository."""
+
+    private = True
+
+    def __init__(self) -> None:
+        self.uploaded: dict[str, str] = {}
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+
+    def repo_info(self, repo_id: str) -> Any:
+        return self
+
+    def upload_folder(self, *, repo_id: str, folder_path: str) -> str:
+        self.uploaded = {
+            path.name: path.read_text(errors="replace") for path in Path(folder_path).iterdir()
+        }
+        return f"https://hub/{repo_id}"
+
+
+def test_examples_go_to_no_public_place_unasked_and_no_path_goes_at_all(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    result = run(steps=1, anchor={"update_period": 1})
+    content = json.loads((result.run_dir / "writer" / CARD).read_text(encoding="utf-8"))
+    agent = make_agent(seed=7)
+    own = tmp_path / "home" / "checkpoint"
+    own.mkdir(parents=True)
+    writer = PromptWriter(agent, replace(WriterCard.from_dict(content), model=str(own)))
+    hub = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    assert writer.push_to_hub("me/it") == "https://hub/me/it"
+    assert set(hub.uploaded) == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        CARD,
+        "README.md",
+    }
+    assert not any(str(tmp_path) in text for text in hub.uploaded.values())
+    assert json.loads(hub.uploaded[CARD])["model"] == "checkpoint"
+    hub.private, hub.uploaded = False, {}
+    with pytest.raises(ConfigError, match="me/it is public"):
+        writer.push_to_hub("me/it")
+    assert not hub.uploaded
+    writer.push_to_hub("me/it", private=False)
+    assert hub.uploaded

@@ -1,6 +1,7 @@
 """The choice on validation, and the one reading of the test split."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from stableprompt.config import make_config
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.example import Example
+from stableprompt.tasks.metrics.registry import METRICS
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.candidates import CandidatePool
 from stableprompt.tuning.selection import (
@@ -435,3 +437,13 @@ def test_the_seed_decides_the_bootstrap() -> None:
     draws = [read(Mixed(), "x", seed=seed).paired for seed in (0, 0, *range(1, 30))]
     assert draws[0] == draws[1]
     assert len({(draw.low, draw.high) for draw in draws}) > 1
+
+
+def test_by_a_metric_that_is_no_mean_the_score_decides_and_not_the_rating() -> None:
+    # Ratings know what single examples are worth; macro F1 is something else.
+    task = replace(TASK, metric=METRICS["macro_f1"])
+    scorer = FakeScorer(sort_one_text=(5, 0.1), rated=(7, 0.1), scored=(9, 0.1))
+    pool = Rated(sort_one_text=0.0, rated=0.9, scored=0.1)
+    assert choose(pool, scorer).prompt == "rated"
+    again = Rated(sort_one_text=0.0, rated=0.9, scored=0.1)
+    assert choose(again, scorer, task=task).prompt == "scored"
