@@ -75,7 +75,7 @@ def test_the_summary_says_what_a_prompt_for_each_input_brings(here: Path) -> Non
     assert "a prompt for each input" in said
     assert found["reason"].split(":")[0] in said
     assert f"{found['test']['score']:.3f} [" in said
-    assert "agent alone" in said and "tokens an input" in said
+    assert "agent alone" in said and "tokens an input" in said and "seconds an input" in said
 
 
 def test_the_folder_holds_an_adapter_a_card_and_no_code(here: Path) -> None:

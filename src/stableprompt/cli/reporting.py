@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stableprompt.errors import StablePromptError
+from stableprompt.runs.folder import TIMING, RunFolder
 from stableprompt.tasks.example import TaskKind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from stableprompt.tasks.statistics import Estimate
@@ -168,12 +171,21 @@ def per_input_rows(result: "TuneResult") -> list[tuple[str, str]]:
             else "cannot answer in the target's place",
         ),
         ("  written", f"{found.different} different; refused: {refused}"),
+        ("  seconds an input", _seconds(result.run_dir)),
         (
             "  tokens an input",
             f"agent {found.cost.agent_read:.0f} read, {found.cost.agent_written:.0f} written, "
             f"target {found.cost.target:.0f}; without it target {found.fixed_cost.target:.0f}",
         ),
     ]
+
+
+def _seconds(run_dir: "Path") -> str:
+    told = RunFolder(run_dir).read_json(TIMING)
+    return (
+        f"agent {told['agent']:.2f}, target {told['target']:.2f}; without it target "
+        f"{told['fixed_target']:.2f} (in batches, on this machine)"
+    )
 
 
 def language(result: "TuneResult") -> str:

@@ -25,7 +25,7 @@ CONFIG, TASK, RESULT = "config.json", "task.json", "result.json"
 STEPS, PROMPTS, PAIRS = "steps.jsonl", "prompts.jsonl", "pairs.jsonl"
 BEST_PROMPT = "best_prompt.txt"
 TEST, CURVE = "test.json", "curve.json"
-WRITES, WRITER = "writes.jsonl", "writer"
+WRITES, WRITER, TIMING = "writes.jsonl", "writer", "timing.json"
 CHECKPOINTS = "checkpoints"
 
 

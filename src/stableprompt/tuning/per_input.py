@@ -6,6 +6,7 @@ on validation, the better one with the best prompt for all, there and then on te
 agent answering alone, whose knowledge a writer could smuggle into its prompts.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -135,6 +136,8 @@ class WriterTrial:
         self._collector, self._scorer, self._alone = collector, scorer, alone
         self._task, self._config = task, config
         self.keep = keep
+        self.seconds: dict[str, float] = {}
+        """For one input of test, on average: by the agent, by the target, and without a writer."""
 
     def judge(self, fixed: str) -> tuple[PerInputResult, list[dict[str, Any]]]:
         """Choose on validation, then read test; and every prompt that was written on test.
@@ -156,7 +159,9 @@ class WriterTrial:
         used = pays or config.per_input.mode == "always"
         before = self._scorer.ledger.target_tokens[Purpose.TEST]
         with self._scorer.nothing_known():  # what is known already would seem to cost nothing
+            started = time.perf_counter()
             plain = self._scorer.score(fixed, task.test, Purpose.TEST)
+            self.seconds["fixed_target"] = (time.perf_counter() - started) / len(task.test)
             tokens = self._scorer.ledger.target_tokens[Purpose.TEST] - before
         with self._scorer.nothing_known():
             trial = self._write(writer, task.test, fixed, Purpose.TEST)
@@ -207,6 +212,7 @@ class WriterTrial:
         read, written = ledger.agent_tokens_read, ledger.agent_tokens_written
         before = ledger.target_tokens[purpose]
         prompts: list[Inspection] = []
+        started = time.perf_counter()
         length = self._config.agent.max_prompt_tokens
         shown = draw_for_use(self._task, self._config)
         nothing_seen = CandidatePool(self._task.seed_prompt)  # in use the instruction is this one
@@ -217,12 +223,15 @@ class WriterTrial:
             query = self._collector.query(shown, nothing_seen, part)
             rows = torch.zeros(len(part), length, dtype=torch.float64)
             prompts += self._collector.write(query, rows, role=role, greedy=True)[1]
+        written_by = time.perf_counter()
         asked = [
             (p.prompt if p.fault is None else fixed, (e,))
             for p, e in zip(prompts, examples, strict=True)
         ]
         scores = self._scorer.score_each(asked, purpose)
         n = len(examples)
+        self.seconds["agent"] = (written_by - started) / n
+        self.seconds["target"] = (time.perf_counter() - written_by) / n
         return _Trial(
             Answered(
                 tuple(score.predictions[0] for score in scores),

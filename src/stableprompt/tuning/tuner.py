@@ -20,6 +20,7 @@ from stableprompt.runs.folder import (
     RESULT,
     STEPS,
     TEST,
+    TIMING,
     WRITES,
     RunFolder,
 )
@@ -251,6 +252,7 @@ class Tuner:
             trial.keep(fixed, result)
         self._folder.cut_back({WRITES: 0})
         self._folder.append(WRITES, written)
+        self._folder.write_json(TIMING, trial.seconds)  # apart: equal runs give equal results
         return result
 
     def _curve(self, selection: Selection) -> list[list[float]]:
