@@ -83,17 +83,11 @@ def command(
         str | None, typer.Option(help="LLM that follows them: embedded name, folder or hub id.")
     ] = None,
     agent_adapter: Annotated[
-        str | None,
-        typer.Option(
-            help="Start from this writer: the folder of an adapter, or of a run's writer."
-        ),
+        str | None, typer.Option(help="Writer to start from: an adapter's folder, or a run's.")
     ] = None,
     per_input: Annotated[
         str | None,
-        typer.Option(
-            metavar="[auto]",
-            help="Train a writer of prompts for single inputs; auto: keep it only if it pays.",
-        ),
+        typer.Option(metavar="[auto]", help="A prompt for each input; auto: only if it pays."),
     ] = None,
     method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
     steps: Annotated[int | None, typer.Option(help="Rollouts and updates.")] = None,

@@ -169,7 +169,8 @@ class CandidatePool:
         if not self._ratings and self._numbers:
             groups, seen = list(self._groups.values()), list(self._seen.values())
             found = ratings_of(groups, seen, variances_of(groups, seen))
-            self._ratings = dict(zip(self._groups, found.tolist(), strict=True))
+            # Rounded: what differs in the last digits alone is equal, and the seed prompt stays.
+            self._ratings = dict(zip(self._groups, found.round(6).tolist(), strict=True))
         return self._ratings
 
     @property
