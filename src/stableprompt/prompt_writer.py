@@ -174,11 +174,13 @@ class PromptWriter:
         folder = _found(str(name))
         try:
             card = WriterCard.from_dict(json.loads((folder / CARD).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except FileNotFoundError as error:
             raise ModelError(
-                f"{folder} holds no writer ({error}); give a folder that has {CARD} in it, or a "
-                "run that was made with --per-input"
+                f"{folder} holds no writer (no {CARD}); give its folder, or a run that kept one "
+                "(--per-input; auto keeps it only if it pays)"
             ) from error
+        except (OSError, ValueError) as error:
+            raise ModelError(f"the writer in {folder} cannot be read ({error})") from error
         lora = read_lora_config(folder)
         held: dict[str, Any] = {"dtype": dtype or card.dtype, "quantize": card.quantize}
         loaded = load_model(model or card.model, device=device, **held)
