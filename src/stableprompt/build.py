@@ -182,7 +182,7 @@ def _run(
     if search is not None:
         tuner.consider(search(Parts(task, agent, scorer)))
     setting = _setting(task, config, agent, target)
-    if config.per_input.mode == "never":
+    if not config.per_input.wanted:
         return tuner.run(setting)
     card = WriterCard.of(task, config, markup)
     collector = Collector(agent, scorer, card.guards_for(agent), task, config)

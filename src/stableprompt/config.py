@@ -9,9 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stableprompt.errors import ConfigError
-from stableprompt.presets import METHODS as METHODS
-from stableprompt.presets import PRESETS as PRESETS
-from stableprompt.presets import Method as Method
+from stableprompt.presets import METHODS, PRESETS, Method
 from stableprompt.presets import merge as merge
 
 
@@ -126,9 +124,8 @@ class PPOConfig(Section):
     ppo_epochs: int = Field(2, ge=1)
     """Passes over a rollout."""
     replay: int = Field(8, ge=0)
-    """So many of the best prompts so far are learned from again in every step, beside the new ones:
-    their reward is the seed prompt's on the step's examples plus the difference of the two ratings.
-    Costs no target call."""
+    """So many of the best prompts so far are learned from again in every step: their reward is the
+    seed prompt's on the step's examples plus the difference of the two ratings. No target call."""
     max_update_kl: float | None = Field(0.3, gt=0)
     """An update that moves the policy further than this (KL from the policy before it, nats per
     token) is undone and made again with half the learning rate; null accepts every update."""
@@ -170,8 +167,7 @@ class AnchorConfig(Section):
     max_examples: int | None = Field(16, ge=1)
     """Validation examples of one decision, at most; null takes the whole split, as in the paper."""
     rounds: int = Field(2, ge=1)
-    """Looks at them: at a part first, twice as much each time; a lead that is certain early costs
-    no more. 1: all of them at once, as in the paper."""
+    """Looks at them: at a part first, twice as much each time. 1: all at once, as in the paper."""
 
 
 class PerInputConfig(Section):
@@ -183,6 +179,11 @@ class PerInputConfig(Section):
     """Prompts written for each input of a step; ppo.prompts_per_step / prompts inputs."""
     certainty: float = Field(1.0, ge=0)
     """auto: so many standard errors must the lead on validation be worth."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a writer is trained at all."""
+        return self.mode != "never"
 
 
 class MonitorConfig(Section):
@@ -294,9 +295,9 @@ class TuneConfig(Section):
     @property
     def examples_per_step(self) -> int:
         """Training examples that a step scores prompts on: for all inputs, or one by one."""
-        if self.per_input.mode == "never":
-            return self.reward.examples_per_step
-        return self.ppo.prompts_per_step // self.per_input.prompts
+        if self.per_input.wanted:
+            return self.ppo.prompts_per_step // self.per_input.prompts
+        return self.reward.examples_per_step
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -308,9 +309,9 @@ class TuneConfig(Section):
                 f"method {self.method!r} means ppo.learning {learning}, found "
                 f"{self.ppo.learning}; choose another method"
             )
-        if self.per_input.mode != "never" and self.ppo.prompts_per_step % self.per_input.prompts:
+        if self.per_input.wanted and self.ppo.prompts_per_step % self.per_input.prompts:
             raise ValueError("ppo.prompts_per_step must be a multiple of per_input.prompts")
-        if self.per_input.mode != "never" and self.agent.shown_prompt == "leader":
+        if self.per_input.wanted and self.agent.shown_prompt == "leader":
             raise ValueError("per_input shows the seed prompt; leave agent.shown_prompt out")
         adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
         if adaptive and 0 < self.steps < self.anchor.update_period:

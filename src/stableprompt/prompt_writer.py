@@ -19,7 +19,6 @@ from stableprompt.errors import ConfigError, ModelError
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.loading import load_model
-from stableprompt.models.tails import split_off
 from stableprompt.runs.folder import WRITER, RunFolder
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.inputs import example_of
@@ -102,11 +101,8 @@ class PromptWriter:
         return [example_of(given, self.card.layout) for given in inputs]
 
     def _write(self, examples: Sequence[Example], rows: torch.Tensor, *, greedy: bool) -> list[str]:
-        agent, asking = self._agent, self.card.asking
-        queries = [agent.query_ids(asking.messages(e.text)).tolist() for e in examples]
-        shared, tails = split_off(queries)
-        ids = torch.tensor(shared, device=agent.loaded.device)
-        responses = agent.sample(ids, rows, tails=tails, greedy=greedy)
+        ids, tails = self.card.asking.encoded(self._agent, examples)
+        responses = self._agent.sample(ids, rows, tails=tails, greedy=greedy)
         found = self._guards.inspect(responses, examples)
         self.refused.update(one.fault for one in found if one.fault is not None)
         return [one.prompt if one.fault is None else self.card.fallback for one in found]
@@ -207,7 +203,11 @@ def _found(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", README]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"there is no folder {name}, and the hub cannot be reached; check the path"
+        ) from error
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"there is no folder {name} and no such writer on the hub "
             f"({type(error).__name__}); check the name"

@@ -8,7 +8,7 @@ import pytest
 
 from stableprompt.cli.compare import PEER_NAMES, _join_lists, command_of, parse_arm
 from stableprompt.cli.data_options import DataOptions
-from stableprompt.cli.plan_file import Told, read_plan
+from stableprompt.cli.plan_file import PlanFile, read_plan
 from stableprompt.errors import ConfigError
 from stableprompt.studies.peers.registry import PEERS
 from tests.cli.conftest import SMALL, Invoke, assert_fits, options
@@ -145,7 +145,9 @@ def test_a_value_of_a_plan_that_cannot_be_is_one_line(
 
 
 def test_the_command_in_the_results_is_the_whole_comparison() -> None:
-    told = Told(tasks=["a b.csv"], seeds=[0, 2], limit={"test": 9}, settings={"ppo": {"replay": 0}})
+    told = PlanFile(
+        tasks=["a b.csv"], seeds=[0, 2], limit={"test": 9}, settings={"ppo": {"replay": 0}}
+    )
     own = DataOptions(text=["body"], label="team", seed_prompt="Say it's so.")
     command = command_of(told, own, [{"ppo": {"max_update_kl": None}}])
     assert shlex.split(command) == [

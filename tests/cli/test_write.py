@@ -156,6 +156,7 @@ def test_samples_are_drawn_by_the_seed(here: Path) -> None:
         (["run", "--file", "missing.txt"], "missing.txt cannot be read"),
         (["run", "--file", "empty.txt"], "empty.txt is empty"),
         (["no such thing", "--input", "a"], "there is no folder no such thing"),
+        (["no/such", "--input", "a"], "there is no folder no/such"),
         (["elsewhere", "--input", "a"], "elsewhere holds no writer"),
     ],
 )
@@ -240,6 +241,7 @@ def test_what_was_written_is_remembered_and_a_single_text_is_no_list(here: Path)
         (["a", "--per-input"], ["a", "--per-input", "always"]),
         (["--per-input", "auto", "a"], ["--per-input", "auto", "a"]),
         (["--per-input", "a"], ["--per-input", "always", "a"]),
+        (["--per-input", "aut"], ["--per-input", "aut"]),  # a slip, which the settings refuse
         (["--per-input=auto", "a"], ["--per-input=auto", "a"]),
     ],
 )

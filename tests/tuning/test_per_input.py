@@ -45,6 +45,20 @@ def run(target: ScriptedTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return tune
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every meta-prompt that an agent is given, in order."""
+    read: list[str] = []
+    honest = AgentLLM.query_ids
+
+    def query_ids(agent: AgentLLM, messages: Any) -> torch.Tensor:
+        read.append(messages[0]["content"])
+        return honest(agent, messages)
+
+    monkeypatch.setattr(AgentLLM, "query_ids", query_ids)
+    return read
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -68,17 +82,7 @@ def test_each_prompt_is_scored_on_the_input_that_it_was_written_for(
     assert {prompt for prompt, _ in asked - own} == {TASK.seed_prompt}
 
 
-def test_the_agent_reads_the_input_at_hand_and_no_answer_to_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[str] = []
-    honest = AgentLLM.query_ids
-
-    def query_ids(agent: AgentLLM, messages: Any) -> torch.Tensor:
-        read.append(messages[0]["content"])
-        return honest(agent, messages)
-
-    monkeypatch.setattr(AgentLLM, "query_ids", query_ids)
+def test_the_agent_reads_the_input_at_hand_and_no_answer_to_it(run: Run, read: list[str]) -> None:
     run(steps=1, anchor={"update_period": 1})
     draw = draw_examples(TASK, tiny_config(**PER_INPUT), 0)
     for content, example in zip(read, draw.reward_examples, strict=False):
@@ -302,16 +306,8 @@ def test_thirds_are_nearly_equal_and_ordered() -> None:
 
 
 def test_the_writer_asks_in_use_as_it_was_asked_in_the_trial_byte_for_byte(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[str] = []
-    honest = AgentLLM.query_ids
-
-    def query_ids(agent: AgentLLM, messages: Any) -> torch.Tensor:
-        read.append(messages[0]["content"])
-        return honest(agent, messages)
-
-    monkeypatch.setattr(AgentLLM, "query_ids", query_ids)
     made: list[PromptWriter] = []
     save = build.save_writer
 

@@ -28,7 +28,7 @@ from stableprompt.presets import METHODS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stableprompt.cli.plan_file import Told
+    from stableprompt.cli.plan_file import PlanFile
     from stableprompt.studies.cell import Arm, CellRecord
     from stableprompt.studies.comparison import Plan
 
@@ -120,7 +120,7 @@ def command(
     _run(read_plan(plan, flags), own, parse_assignments(assignments or []), workers)
 
 
-def _run(told: "Told", own: DataOptions, layers: list[dict[str, Any]], workers: int) -> None:
+def _run(told: "PlanFile", own: DataOptions, layers: list[dict[str, Any]], workers: int) -> None:
     from stableprompt.studies.comparison import finished, run_comparison  # loads torch
 
     plan = _plan(told, own, layers)
@@ -152,7 +152,7 @@ def _line(record: "CellRecord", done: int, total: int) -> str:
     )
 
 
-def _plan(told: "Told", own: DataOptions, layers: list[dict[str, Any]]) -> "Plan":
+def _plan(told: "PlanFile", own: DataOptions, layers: list[dict[str, Any]]) -> "Plan":
     from stableprompt.cli.data import load_task
     from stableprompt.config import make_config, merge
     from stableprompt.studies.comparison import Plan
@@ -181,7 +181,11 @@ def parse_arm(text: str) -> "Arm":
 
 
 def _write(
-    console: "Console", records: Sequence["CellRecord"], plan: "Plan", told: "Told", command: str
+    console: "Console",
+    records: Sequence["CellRecord"],
+    plan: "Plan",
+    told: "PlanFile",
+    command: str,
 ) -> None:
     from stableprompt.runs.folder import RunFolder
     from stableprompt.studies.comparison import shared_setting
@@ -214,7 +218,7 @@ def _write(
         console.print(f"no pictures: {error}")
 
 
-def command_of(told: "Told", own: DataOptions, layers: Sequence[dict[str, Any]]) -> str:
+def command_of(told: "PlanFile", own: DataOptions, layers: Sequence[dict[str, Any]]) -> str:
     """What makes the same comparison anew, wherever the data lies and without a plan file."""
     from stableprompt.config import merge
 

@@ -19,7 +19,7 @@ _WANTED: Final = {
 }
 
 
-class Told(Section):
+class PlanFile(Section):
     """What was asked for; each field is a line of a plan file, and most of them a flag."""
 
     tasks: list[str] = Field(min_length=1)
@@ -34,7 +34,7 @@ class Told(Section):
     settings: dict[str, Any] = Field({})
 
 
-def read_plan(path: Path | None, flags: dict[str, Any]) -> Told:
+def read_plan(path: Path | None, flags: dict[str, Any]) -> PlanFile:
     """A plan file, or none, with the flags that were given over it.
 
     Raises:
@@ -42,15 +42,15 @@ def read_plan(path: Path | None, flags: dict[str, Any]) -> Told:
             it has to be.
     """
     told = read_settings(path) if path is not None else {}
-    unknown = sorted(told.keys() - Told.model_fields.keys())
+    unknown = sorted(told.keys() - PlanFile.model_fields.keys())
     if unknown:
-        known = ", ".join(sorted(Told.model_fields))
+        known = ", ".join(sorted(PlanFile.model_fields))
         raise ConfigError(f"{path} has {unknown[0]!r}; a plan has {known}")
     given = told | {name: value for name, value in flags.items() if value not in (None, [])}
     if not given.get("tasks"):
         raise ConfigError("DATA is missing; give a file or names that `stableprompt tasks` lists")
     try:
-        return Told.model_validate(given)
+        return PlanFile.model_validate(given)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise ConfigError(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +59,8 @@ def with_mode(args: Sequence[str]) -> list[str]:
     whole: list[str] = []
     for arg, behind in zip_longest(args, args[1:], fillvalue=""):
         whole.append(arg)
-        if arg == "--per-input" and behind not in MODES:
+        # What is nearly a mode is a misspelt one, and the settings will say so.
+        if arg == "--per-input" and not get_close_matches(behind, MODES):
             whole.append("always")
     return whole
 

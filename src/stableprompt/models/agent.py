@@ -13,12 +13,12 @@ from transformers import DynamicCache
 
 from stableprompt.models.adapters import AdaptedModel, Role
 from stableprompt.models.chat import Message, encode_answer, encode_chat
-from stableprompt.models.head import Head
+from stableprompt.models.head import Head, next_token
 from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
 from stableprompt.models.prefix import repeat_cache, right_pad
-from stableprompt.models.responses import Evaluation, Responses, Surprisal, choose
+from stableprompt.models.responses import Evaluation, Responses, Surprisal
 from stableprompt.models.surprisal import read_surprisals
 from stableprompt.models.tails import Tails, apart, left_pad, positions
 
@@ -129,7 +129,7 @@ class AgentLLM(nn.Module):
             states, seen = self._read_tails(tails, seen, cache)
         for t in range(limit):
             logits = self.head.logits(states)
-            token = choose(logits, None if greedy else uniforms[:, t], self.temperature)
+            token = next_token(logits, None if greedy else uniforms[:, t], self.temperature)
             ids[:, t] = torch.where(running, token, ids[:, t])
             mask[:, t] = running
             running = running & ~torch.isin(token, end_ids)

@@ -111,3 +111,21 @@ class Head:
         finally:
             hook.remove()
         return out.squeeze(0)
+
+
+def next_token(logits: Tensor, uniforms: Tensor | None, temperature: float) -> Tensor:
+    """One token a row, (P,): by inverting the cumulative distribution, or the most probable one.
+
+    Args:
+        logits: Shape (P, V).
+        uniforms: Numbers in [0, 1), float64, (P,); None takes the most probable token.
+        temperature: What logits are divided by.
+    """
+    if uniforms is None:
+        return logits.argmax(dim=-1)
+    chances = (logits.double() / temperature).softmax(dim=-1)  # (P, V)
+    cumulative = chances.cumsum(dim=-1)
+    # Scaled by the last entry, so that rounding can never leave a number above every step.
+    wanted = (uniforms.to(logits.device) * cumulative[:, -1]).unsqueeze(1)
+    token = torch.searchsorted(cumulative, wanted, right=True).squeeze(1)
+    return token.clamp(max=logits.shape[-1] - 1)

@@ -85,7 +85,7 @@ class AnchorJudge:
         # One order for the whole run: a part that was looked at before is known already.
         order = tuple(validation_order(task, config))
         # A prompt for one input is one call: then no part of the split is too dear.
-        most = config.anchor.max_examples if config.per_input.mode == "never" else None
+        most = None if config.per_input.wanted else config.anchor.max_examples
         self._order = order[:most]
         self._task = task
 
@@ -136,7 +136,7 @@ class AnchorJudge:
 
     def _write(self, step: int, pool: CandidatePool) -> tuple[Side, Side]:
         config = self._config
-        per_input = config.per_input.mode != "never"
+        per_input = config.per_input.wanted
         inputs = self._order if per_input else ()
         # A query of its own: the policy has just been trained on the step's.
         draw = draw_examples(self._task, config, step, "anchor-examples")

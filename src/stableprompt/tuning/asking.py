@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
+
 from stableprompt.config import TuneConfig
+from stableprompt.models.agent import AgentLLM
+from stableprompt.models.tails import split_off
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.meta_prompts import MetaPrompt, MetaPromptStyle
 from stableprompt.tasks.task import Task
@@ -37,3 +41,19 @@ class Asking:
         """What the agent reads, for one input or for all."""
         meta_prompt = MetaPrompt(self.style)
         return meta_prompt.messages(self.prompt, self.outputs, self.pairs, current=current)
+
+    def encoded(
+        self, agent: AgentLLM, inputs: Sequence[Example]
+    ) -> tuple[torch.Tensor, tuple[tuple[int, ...], ...]]:
+        """What the agent reads for each input, as tokens: what all begin with, (Q,), and the rest.
+
+        Args:
+            agent: Who reads it.
+            inputs: At least one; each different one is encoded once.
+        """
+        known = {
+            example: agent.query_ids(self.messages(example.text)).tolist()
+            for example in dict.fromkeys(inputs)
+        }
+        ids, tails = split_off([known[example] for example in inputs])
+        return torch.tensor(ids, device=agent.loaded.device), tuple(tails)

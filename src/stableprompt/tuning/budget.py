@@ -49,17 +49,17 @@ class Budget:
     @property
     def trial(self) -> int:
         """What it costs to compare policy and anchor as writers of prompts for single inputs."""
-        return 0 if self.config.per_input.mode == "never" else 2 * self.num_validation
+        return 2 * self.num_validation if self.config.per_input.wanted else 0
 
     def _step(self) -> int:
         config = self.config
-        if config.per_input.mode != "never":  # each prompt and the seed prompt on one input
+        if config.per_input.wanted:  # each prompt and the seed prompt on one input
             return config.ppo.prompts_per_step + config.examples_per_step
         return (config.ppo.prompts_per_step + 1) * config.examples_per_step
 
     def _decision(self) -> int:
         anchor, n = self.config.anchor, self.num_validation
-        if self.config.per_input.mode != "never":
+        if self.config.per_input.wanted:
             return 2 * n
         return 2 * anchor.prompts_per_decision * min(n, anchor.max_examples or n)
 

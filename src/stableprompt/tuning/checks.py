@@ -12,7 +12,7 @@ def require_enough_examples(task: Task, config: TuneConfig) -> None:
         DataError: it does not.
         ConfigError: the metric cannot say what a prompt for a single input is worth.
     """
-    if config.per_input.mode != "never" and task.metric.together is not None:
+    if config.per_input.wanted and task.metric.together is not None:
         raise ConfigError(
             f"the metric {task.metric.name!r} is no mean over examples: prompts for single inputs "
             "cannot be compared by it; choose another --metric"

@@ -9,7 +9,6 @@ from stableprompt.config import TuneConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.responses import Responses
-from stableprompt.models.tails import split_off
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import Scorer
@@ -100,14 +99,8 @@ class Collector:
         asking = asking.showing(self._task, demonstrations)
         if not inputs:
             return Query(self._agent.query_ids(asking.messages()))
-        known = {
-            example: self._agent.query_ids(asking.messages(example.text)).tolist()
-            for example in dict.fromkeys(inputs)
-        }
-        ids, tails = split_off([known[example] for example in inputs])
-        return Query(
-            torch.tensor(ids, device=self._agent.loaded.device), tuple(inputs), tuple(tails)
-        )
+        ids, tails = asking.encoded(self._agent, inputs)
+        return Query(ids, tuple(inputs), tails)
 
     def write(
         self,
@@ -136,10 +129,9 @@ class Collector:
         """
         config = self._config
         draw = draw_examples(self._task, config, step)
-        each = config.per_input.prompts
+        each = config.per_input.prompts if config.per_input.wanted else 0
         inputs = [example for example in draw.reward_examples for _ in range(each)]
-        per_input = config.per_input.mode != "never"
-        query = self.query(draw.demonstrations, pool, inputs if per_input else ())
+        query = self.query(draw.demonstrations, pool, inputs)
         rows, length = config.ppo.prompts_per_step, config.agent.max_prompt_tokens
         uniforms = derive_uniforms(config.seed, step, "prompts", rows=rows, length=length)
         responses, inspections = self.write(query, uniforms)
@@ -148,7 +140,7 @@ class Collector:
             return None, candidates
         rewards = [candidate.reward for candidate in candidates]
         ids, mask = responses.ids, responses.mask
-        again = () if per_input else self._to_replay(pool, candidates)
+        again = () if inputs else self._to_replay(pool, candidates)
         if again:
             ids, mask = self._agent.append(ids, mask, again)
             seed_reward = candidates[0].seed_reward or 0.0
