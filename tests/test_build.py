@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from stableprompt import build, speakers
+from stableprompt import speakers
 from stableprompt.build import load_models, load_target
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models import hardware
 from stableprompt.models.loading import LoadedModel
+from stableprompt.setting import setting_of
 from stableprompt.tasks.task import Task
 from tests.fakes.tiny_model import save_tiny_model
 
@@ -98,7 +99,7 @@ def test_what_the_target_cannot_have_is_refused_before_the_agent_is_loaded(
 def setting(config: TuneConfig) -> dict[str, Any]:
     rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(60)]
     task = Task.from_records(rows, name="letters", seed_prompt="a or b?")
-    return build._setting(task, config, *load_models(config))
+    return setting_of(task, config, *load_models(config))
 
 
 def test_the_result_says_how_it_was_computed(checkpoint: str) -> None:

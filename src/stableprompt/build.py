@@ -1,9 +1,8 @@
 """From task and configuration to objects: the one place where they meet."""
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,26 @@ from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
-from stableprompt.models.hardware import options_of, pick_hardware
+from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
+from stableprompt.models.targets.providers import target_price
 from stableprompt.models.training import prepare_training
 from stableprompt.prompt_writer import WriterCard, save_writer
 from stableprompt.runs.folder import CONFIG, TASK, WRITER, RunFolder, default_run_dir
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.limits import Limits
 from stableprompt.scoring.scorer import Scorer
+from stableprompt.setting import setting_of
 from stableprompt.speakers import bundled_writer as bundled_writer
-from stableprompt.speakers import load_models, load_target, target_of
+from stableprompt.speakers import load_models, load_target, named_target, require_price, target_of
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
 from stableprompt.tasks.metrics.registry import JUDGE, require_available
-from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
+from stableprompt.tasks.splits import SplitName
 from stableprompt.tasks.statistics import Estimate
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
-from stableprompt.tuning.budget import require_enough_budget
+from stableprompt.tuning.budget import require_enough_budget, test_calls
 from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
@@ -37,14 +39,13 @@ from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_
 from stableprompt.tuning.rules import Rules
 from stableprompt.tuning.selection import estimate_of
 from stableprompt.tuning.tuner import Tuner
-from stableprompt.version import __version__
 
 
 def tune(
     task: Task,
     *,
     agent: str | Mapping[str, Any] | None = None,
-    target: str | Mapping[str, Any] | None = None,
+    target: str | TargetFunction | Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
     preset: str = "default",
     observer: Observer | None = None,
@@ -56,7 +57,9 @@ def tune(
         task: Labelled examples in three splits, and the seed prompt.
         agent: The LLM that writes prompts: embedded name, local folder or hub id; or a mapping
             of ``AgentConfig``'s fields, such as ``{"model": ..., "temperature": 0.7}``.
-        target: The LLM that follows them; or a mapping of ``TargetConfig``'s fields.
+        target: The LLM that follows them: a name as above, or PROVIDER/MODEL behind an API; a
+            function, chat messages -> answer; or a mapping of ``TargetConfig``'s fields, in which
+            ``model`` may be a function.
         run_dir: A new folder for everything that the run leaves behind; by default one under
             ``runs/`` that is named after the task and the time.
         preset: "default" or "paper".
@@ -70,28 +73,26 @@ def tune(
     Raises:
         ConfigError: a setting is unknown, out of range, or contradicts another.
         DataError: the task has too few examples for these settings.
-        ModelError: a model cannot be loaded.
+        ModelError: a model cannot be loaded; TargetError, a target cannot be reached.
         RunError: the run folder holds something already.
     """
     if not isinstance(task, Task):
         raise ConfigError(
             f"tune takes a task, found {type(task).__name__}; make one with Task.from_file(...)"
         )
-    named = {"agent": agent, "target": target}
-    models = {
-        role: {"model": given} if isinstance(given, str) else dict(given)
-        for role, given in named.items()
-        if given is not None
-    }
-    config = make_config(settings, models, preset=preset)
+    named, function = named_target(target)
+    models = {"agent": {"model": agent} if isinstance(agent, str) else dict(agent or {})}
+    config = make_config(settings, models, {"target": named}, preset=preset)
     path = Path(run_dir) if run_dir else default_run_dir(task.name)
-    return start_run(task, config, path, observer or Silence())
+    return start_run(task, config, path, observer or Silence(), function=function)
 
 
 def resume(
     run_dir: str | Path,
     *,
     metric: CustomMetric | None = None,
+    target: TargetFunction | None = None,
+    limits: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> TuneResult:
     """Continue a run that was interrupted, from its folder alone.
@@ -99,6 +100,8 @@ def resume(
     Args:
         run_dir: What ``tune`` was given, or printed.
         metric: The function that scores, where the run uses one of your own.
+        target: The function that answers, where the target is one.
+        limits: Fields of ``LimitsConfig`` to change, where the run has reached one of them.
         observer: Told how it goes.
 
     Raises:
@@ -108,12 +111,15 @@ def resume(
     """
     folder = RunFolder.open_unfinished(Path(run_dir))
     task = task_from_dict(folder.read_json(TASK), metric)
-    config = make_config(folder.read_json(CONFIG))
+    config = make_config(folder.read_json(CONFIG), {"limits": dict(limits or {})})
     observer = observer or Silence()
     observer.on_phase("loading models")
-    agent, target = load_models(config)
-    fitting = _without_long_texts(task, target, config, observer)
-    return _run(fitting, config, (agent, target), folder, observer)
+    models = load_models(config, target)
+    if limits:
+        folder.write_json(CONFIG, config.model_dump(mode="json"))
+    fitting = without_long_texts(task, models[1], config, observer)
+    with closing(models[1]):
+        return _run(fitting, config, models, folder, observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,7 @@ def start_run(
     observer: Observer,
     *,
     search: Search | None = None,
+    function: TargetFunction | None = None,
 ) -> TuneResult:
     """Run a checked configuration in a new folder.
 
@@ -146,23 +153,36 @@ def start_run(
         path: Where the run is written down.
         observer: Told how it goes.
         search: Finds prompts before the loop; they compete in the selection.
+        function: The target, where it is a function.
 
     Raises:
         DataError: the training split is too small for a step.
         ModelError: a model cannot be loaded; nothing is left behind.
         RunError: the folder holds something already.
     """
-    require_enough_examples(task, config)
-    require_enough_budget(task, config)
-    require_available(task.metric)
+    require_possible(task, config)
     RunFolder.require_free(path)
     observer.on_phase("loading models")
-    agent, target = load_models(config)
-    fitting = _without_long_texts(task, target, config, observer)
+    agent, target = load_models(config, function)
+    fitting = without_long_texts(task, target, config, observer)
     folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
     folder.write_json(TASK, task_to_dict(task))
     folder.write_json(CONFIG, config.model_dump(mode="json"))
-    return _run(fitting, config, (agent, target), folder, observer, search)
+    with closing(target):
+        return _run(fitting, config, (agent, target), folder, observer, search)
+
+
+def require_possible(task: Task, config: TuneConfig) -> None:
+    """Check what can be known about a run before a model is loaded.
+
+    Raises:
+        ConfigError: the settings contradict each other, or the metric or a price is missing.
+        DataError: the training split is too small for a step.
+    """
+    require_enough_examples(task, config)
+    require_enough_budget(task, config)
+    require_available(task.metric)
+    require_price(config)
 
 
 def _run(
@@ -175,13 +195,19 @@ def _run(
 ) -> TuneResult:
     agent, target = models
     scorer = make_scorer(task, config, target)
-    markup = [*special_tokens(agent.tokenizer), *target.markup()]
+    scorer.limits = Limits(
+        config.limits,
+        target_price(config.target),
+        kept=test_calls(task, config),
+        tell=observer.on_note,
+    )
+    markup = markup_of(agent, target)
     guards = Guards(config.guards, agent, Rules.of(task), markup)
     trainable = prepare_training(agent, config.ppo.learning_rate)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
     if search is not None:
         tuner.consider(search(Parts(task, agent, scorer)))
-    setting = _setting(task, config, agent, target)
+    setting = setting_of(task, config, agent, target)
     if not config.per_input.wanted:
         return tuner.run(setting)
     card = WriterCard.of(task, config, markup)
@@ -192,6 +218,11 @@ def _run(
         save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
 
     return tuner.run(setting, WriterTrial(collector, scorer, alone, task, config, keep=keep))
+
+
+def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:
+    """What no prompt may hold: the special tokens of both."""
+    return [*special_tokens(agent.tokenizer), *target.markup()]
 
 
 def make_scorer(
@@ -214,9 +245,14 @@ def make_scorer(
     )
 
 
-def _without_long_texts(
+def without_long_texts(
     task: Task, target: TargetLLM, config: TuneConfig, observer: Observer
 ) -> Task:
+    """The task but for texts that leave the target no room for a prompt and an answer.
+
+    Raises:
+        DataError: too few examples are left.
+    """
     room = config.agent.max_prompt_tokens + answer_room(task, config, target)
     room += demonstration_room(task, config, target)
     fitting = drop_long_texts(task, target, template_of(config.target), room)
@@ -230,6 +266,7 @@ def evaluate(
     task: Task,
     prompt: str,
     *,
+    target: str | TargetFunction | Mapping[str, Any] | None = None,
     split: SplitName = "test",
     observer: Observer | None = None,
     **settings: Any,
@@ -239,6 +276,7 @@ def evaluate(
     Args:
         task: Labelled examples.
         prompt: What to score.
+        target: Who follows it, as for ``tune``.
         split: train, validation or test.
         observer: Told which texts are left out.
         **settings: Fields of ``TuneConfig``; only the target's and the device matter.
@@ -249,10 +287,13 @@ def evaluate(
     """
     if not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
-    config = make_config(settings)
+    named, function = named_target(target)
+    config = make_config(settings, {"target": named})
     require_available(task.metric)
+    require_price(config)
     task = replace(task, seed_prompt=prompt)
-    return evaluate_with(task, config, load_target(config), split, observer or Silence())
+    with closing(load_target(config, function=function)) as answering:
+        return evaluate_with(task, config, answering, split, observer or Silence())
 
 
 def evaluate_with(
@@ -264,53 +305,19 @@ def evaluate_with(
     for note in fitting.notes[len(task.notes) :]:
         observer.on_note(note)
     examples = fitting.splits.part(split)
-    score = make_scorer(fitting, config, target).score(task.seed_prompt, examples, Purpose.TEST)
+    scorer = make_scorer(fitting, config, target)
+    scorer.limits = Limits(config.limits, target_price(config.target), tell=observer.on_note)
+    score = scorer.score(task.seed_prompt, examples, Purpose.TEST)
+    for note in notes_on_cost(scorer):
+        observer.on_note(note)
     return estimate_of(fitting, examples, score, seed=config.seed)
 
 
-def _setting(task: Task, config: TuneConfig, agent: AgentLLM, target: TargetLLM) -> dict[str, Any]:
-    """What a reader needs to judge or repeat the figures; nothing of this machine's paths."""
-    packages = ["torch", "transformers", "peft"]
-    if "4bit" in (config.quantize, config.target.quantize):
-        packages.append("bitsandbytes")
-    return {
-        "task": task.name,
-        "kind": task.kind,
-        "metric": task.metric.name,
-        "task_fingerprint": task.fingerprint(),
-        "examples": {name: len(task.splits.part(name)) for name in SPLIT_NAMES},
-        "notes": list(task.notes),
-        "agent": _public_name(config.agent.model),
-        "target": _public_name(config.target.model),
-        "max_answer_tokens": answer_room(task, config, target),
-        **_how_it_ran(config, agent),
-        "versions": {
-            "python": platform.python_version(),
-            "stableprompt": __version__,
-            **{name: version(name) for name in packages},
-        },
-    }
-
-
-def _how_it_ran(config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
-    """Precision and device, with every "auto" decided; of the target only what differs."""
-    own = pick_hardware(**options_of(config))
-    other = pick_hardware(**options_of(config, config.target))
-    found: dict[str, Any] = {
-        "dtype": str(agent.loaded.model.dtype).removeprefix("torch."),
-        "attention": agent.loaded.model.config._attn_implementation,
-        "compile": own.compile,
-        "quantize": own.quantize,
-        "device": agent.loaded.device.type,
-    }
-    if other.dtype != own.dtype:
-        found["target_dtype"] = str(other.dtype).removeprefix("torch.")
-    if other.quantize != own.quantize:
-        found["target_quantize"] = other.quantize
-    return found
-
-
-def _public_name(model: str) -> str:
-    """A local folder by its last part only: results are shared, home folders are not."""
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model
+def notes_on_cost(scorer: Scorer) -> list[str]:
+    """What a reader of a score must know: calls that failed, answers that name no label."""
+    ledger, notes = scorer.ledger, []
+    if failed := sum(ledger.failed.values()):
+        notes.append(f"{failed} examples got no answer and are left out")
+    if unmatched := sum(ledger.unmatched.values()):
+        notes.append(f"{unmatched} answers name none of the labels; they count as wrong")
+    return notes

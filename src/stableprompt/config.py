@@ -6,97 +6,18 @@ this model. Unknown keys are errors. Values never change after construction.
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from stableprompt.errors import ConfigError
+from stableprompt.llm_config import AgentConfig as AgentConfig
+from stableprompt.llm_config import Dtype as Dtype
+from stableprompt.llm_config import JudgeConfig as JudgeConfig
+from stableprompt.llm_config import LimitsConfig
+from stableprompt.llm_config import Quantisation as Quantisation
+from stableprompt.llm_config import Section as Section
+from stableprompt.llm_config import TargetConfig as TargetConfig
 from stableprompt.presets import METHODS, PRESETS, Method
 from stableprompt.presets import merge as merge
-
-
-class Section(BaseModel):
-    """Shared behaviour: frozen, no unknown keys, no silent conversions of nonsense."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantisation = Literal["none", "4bit"]
-
-
-class AgentConfig(Section):
-    """The LLM that writes prompts."""
-
-    model: str = "smollm2-135m"
-    """Embedded name, local folder or hub id."""
-    adapter: str = "auto"
-    """LoRA adapter to start from: a folder; "none" for a fresh one; "auto" takes the bundled
-    warm-started writer where the agent is the embedded model, else none."""
-    lora_rank: int = Field(16, ge=1)
-    """Rank of a fresh adapter."""
-    lora_alpha: int = Field(32, ge=1)
-    """Scale of a fresh adapter."""
-    temperature: float = Field(0.8, gt=0)
-    """Sampling temperature; part of all log-probabilities."""
-    max_prompt_tokens: int = Field(40, ge=1)
-    """Length cap; a prompt that reaches it without ending is truncated and rejected."""
-    meta_prompt: Literal["improve", "paper"] = "improve"
-    """What the agent reads: the seed prompt and examples, or the paper's Fig. 6."""
-    num_demonstrations: int = Field(5, ge=1)
-    """Labelled training examples shown in the meta-prompt, fresh every step."""
-    shown_prompt: Literal["seed", "leader"] = "seed"
-    """Which prompt the meta-prompt asks to improve on: the seed prompt, or the one that leads by
-    rating so far (the seed prompt at first). The paper's meta-prompt shows none."""
-
-
-class TargetConfig(Section):
-    """The frozen LLM that follows the prompt."""
-
-    model: str = "smollm2-135m"
-    """Embedded name, local folder or hub id."""
-    format: Literal["chat", "plain"] = "chat"
-    """chat: the model's own chat template; plain: one raw text, as base models read it."""
-    position: Literal["user", "system"] = "system"
-    """Whether the prompt is the system message or part of the user message; a plain text and a
-    prompt with placeholders have no system message."""
-    order: Literal["prompt_first", "input_first"] = "prompt_first"
-    """Which comes first where both share the user message."""
-    input_format: str = "{text}"
-    """How the input is shown to the target."""
-    separator: str = "\n\n"
-    """What stands between prompt and input where both share the user message."""
-    max_answer_tokens: int | None = Field(None, ge=1)
-    """Longest answer of a generation task; null takes the task's, or else the longest reference
-    of train and half as much again, and 64 at least where the metric is no exact match."""
-    answer_lines: Literal["all", "first", "last"] = "all"
-    """Which lines of a generated answer count."""
-    answer_after: str | None = Field(None, min_length=1)
-    """Only what stands behind the last of these in a generated answer counts, such as "Answer:";
-    an answer without it is empty."""
-    max_batch_tokens: int = Field(4096, ge=16)
-    """Tokens of one scoring batch, padding and repeated prefixes included."""
-    dtype: Dtype | None = None
-    """Of the target's weights, and of a judge's; null takes the run's. Where it is not the
-    agent's, the target has its own copy of the weights, even of the same checkpoint."""
-    quantize: Quantisation | None = None
-    """The same for the run's quantize; "none" scores with full weights beside a 4-bit agent."""
-
-    @model_validator(mode="after")
-    def _format_shows_the_text(self) -> Self:
-        if self.input_format.count("{text}") != 1:
-            raise ValueError("input_format must contain {text} exactly once, as in 'Text: {text}'")
-        return self
-
-
-class JudgeConfig(Section):
-    """The LLM that rates generated answers, where the metric is "judge"."""
-
-    model: str | None = None
-    """Embedded name, local folder or hub id; null takes the target."""
-    rubric: str | None = Field(None, min_length=1)
-    """What a good answer is; {reference} and {text} (the input) are filled in. null takes the
-    task's, or else "The answer says the same as this reference: {reference}"."""
 
 
 class RewardConfig(Section):
@@ -283,6 +204,7 @@ class TuneConfig(Section):
     """Older ones are deleted."""
     agent: AgentConfig = AgentConfig()
     target: TargetConfig = TargetConfig()
+    limits: LimitsConfig = LimitsConfig()
     judge: JudgeConfig = JudgeConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()

@@ -4,6 +4,7 @@
   x ConfigError      a setting is unknown, out of range, or contradicts another
   x DataError        the examples cannot be used as they are
   x ModelError       a model cannot be found, loaded or used for this
+    x TargetError    the target outside this process refuses, or answers too rarely
   x RunError         a run folder is in the way, missing or damaged
 
 Each message says what was wrong, what was found, and what to do. The command
@@ -26,6 +27,13 @@ class DataError(StablePromptError, ValueError):
 
 class ModelError(StablePromptError, RuntimeError):
     """A model cannot be found, loaded, or used in this role."""
+
+
+class TargetError(ModelError):
+    """The target outside this process refuses to answer, or answers too rarely to go on.
+
+    What it answered so far is kept: the run can be resumed.
+    """
 
 
 class RunError(StablePromptError, RuntimeError):

@@ -1,40 +1,147 @@
 """Agent and target: which checkpoints, how they are held, and what the policy starts from."""
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig
 
 from stableprompt.config import TuneConfig
+from stableprompt.errors import ConfigError
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.embedded import EMBEDDED_NAME
 from stableprompt.models.hardware import options_of, pick_hardware
 from stableprompt.models.loading import load_model, resolve_name
+from stableprompt.models.targets.answer_cache import AnswerCache
+from stableprompt.models.targets.api import ApiTarget
+from stableprompt.models.targets.function import FunctionTarget, TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
+from stableprompt.models.targets.masked import MaskedTarget
+from stableprompt.models.targets.masked_loading import is_masked, load_masked
+from stableprompt.models.targets.providers import FUNCTION_PREFIX, is_api, target_price
 from stableprompt.runs.folder import WRITER
 from stableprompt.tuning.randomness import derive_seed
 
 
-def load_models(config: TuneConfig) -> tuple[AgentLLM, TargetLLM]:
+def load_models(
+    config: TuneConfig, function: TargetFunction | None = None
+) -> tuple[AgentLLM, TargetLLM]:
     """Agent and target; one copy of the weights where they are the same checkpoint, held alike.
+
+    Args:
+        config: Names them.
+        function: The target, where it is a function.
 
     Raises:
         ConfigError: this machine cannot do what the settings ask for; nothing was loaded.
         ModelError: a model cannot be loaded.
+        TargetError: a server cannot be reached, or refuses.
     """
+    elsewhere = open_target(config, function=function)  # first: it fails in less time
     for_agent, for_target = options_of(config), options_of(config, config.target)
     alike = pick_hardware(**for_agent) == pick_hardware(**for_target)
-    loaded = load_model(config.agent.model, **for_agent)
+    agent = load_agent(config)
+    if elsewhere is not None:
+        return agent, elsewhere
+    if alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
+        return agent, target_of(agent, config)
+    return agent, load_target(config)
+
+
+def load_agent(config: TuneConfig) -> AgentLLM:
+    """The agent alone, with the adapter that it starts from.
+
+    Raises:
+        ConfigError: this machine cannot do what the settings ask for; nothing was loaded.
+        ModelError: it cannot be loaded.
+    """
+    loaded = load_model(config.agent.model, **options_of(config))
     lora, adapter = _starting_adapter(config)
     adapted = AdaptedModel(loaded.model, lora, seed=derive_seed(config.seed, "lora"))
     if adapter is not None:
         adapted.load_adapter(adapter)
-    agent = AgentLLM(loaded, adapted, temperature=config.agent.temperature)
-    if alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
-        return agent, target_of(agent, config)
-    return agent, load_target(config)
+    return AgentLLM(loaded, adapted, temperature=config.agent.temperature)
+
+
+def named_target(
+    target: str | TargetFunction | Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], TargetFunction | None]:
+    """Settings of a target as the user gave it, and the function, if it is one."""
+    if target is None:
+        return {}, None
+    given = dict(target) if isinstance(target, Mapping) else {"model": target}
+    function = given.get("model")
+    if not callable(function):
+        return given, None
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return {**given, "model": f"{FUNCTION_PREFIX}{name}"}, function
+
+
+def require_price(config: TuneConfig) -> None:
+    """Check that a limit in dollars can be kept.
+
+    Raises:
+        ConfigError: nobody knows what the target costs.
+    """
+    if config.limits.max_cost is not None and target_price(config.target) is None:
+        raise ConfigError(
+            f"limits.max_cost needs to know what {config.target.model} costs, and the price table "
+            "does not; give --set target.api.price_read=... and target.api.price_written=... in "
+            "dollars for a million tokens"
+        )
+
+
+def answers_elsewhere(
+    config: TuneConfig, model: str | None = None, *, function: TargetFunction | None = None
+) -> bool:
+    """Whether the target is outside this process: behind an API, or a function. It is not asked.
+
+    Args:
+        config: Names it, and says how it is asked.
+        model: Another one in its role, such as a judge.
+        function: The target, where it is a function.
+
+    Raises:
+        ConfigError: the name stands for a function, and it was not given; or the target does not
+            speak as the settings want it.
+    """
+    target = config.target
+    if model is None and target.model.startswith(FUNCTION_PREFIX):
+        if function is None:
+            raise ConfigError(
+                f"the target {target.model!r} is a function of your own; give it again, as "
+                "target=... in Python or --target MODULE:FUNCTION"
+            )
+        return True
+    if is_api(target, model) and target.format == "plain":
+        raise ConfigError("a target behind an API is spoken to as a chat; leave target.format out")
+    return is_api(target, model)
+
+
+def open_target(
+    config: TuneConfig, model: str | None = None, *, function: TargetFunction | None = None
+) -> TargetLLM | None:
+    """The target outside this process; None where it is a checkpoint to load.
+
+    Args:
+        config: Names it, and says how it is asked.
+        model: Another one in its role, such as a judge.
+        function: The target, where it is a function.
+
+    Raises:
+        ConfigError: the name stands for a function, and it was not given; or there is no key.
+        TargetError: a server cannot be reached, or refuses.
+    """
+    if not answers_elsewhere(config, model, function=function):
+        return None
+    target = config.target
+    if function is not None and not is_api(target, model):
+        name = target.model.removeprefix(FUNCTION_PREFIX)
+        return FunctionTarget(function, target.api, name=name)
+    return ApiTarget(target, AnswerCache.of_user(wanted=target.api.cache), model=model)
 
 
 def target_of(agent: AgentLLM, config: TuneConfig) -> LocalTarget:
@@ -47,12 +154,31 @@ def target_of(agent: AgentLLM, config: TuneConfig) -> LocalTarget:
     )
 
 
-def load_target(config: TuneConfig, model: str | None = None) -> LocalTarget:
-    """The target with weights of its own; or another model in its role, spoken to as a chat."""
+def load_target(
+    config: TuneConfig, model: str | None = None, *, function: TargetFunction | None = None
+) -> TargetLLM:
+    """The target with weights of its own, or outside; or another model in its role, as a chat."""
+    elsewhere = open_target(config, model, function=function)
+    if elsewhere is not None:
+        return elsewhere
     chat = model is not None or config.target.format == "chat"
     options = options_of(config, config.target)
+    if is_masked(model or config.target.model):
+        return _masked(config, model, chat=chat)
     loaded = load_model(model or config.target.model, chat=chat, **options)
     return LocalTarget(loaded, max_batch_tokens=config.target.max_batch_tokens, plain=not chat)
+
+
+def _masked(config: TuneConfig, model: str | None, *, chat: bool) -> MaskedTarget:
+    """A masked LM, which reads raw texts and answers with one word."""
+    name = model or config.target.model
+    if chat:
+        raise ConfigError(
+            f"{name!r} is a masked LM, which reads raw texts and cannot chat or judge; use --set "
+            "target.format=plain"
+        )
+    loaded = load_masked(name, **options_of(config, config.target))
+    return MaskedTarget(loaded, max_batch_tokens=config.target.max_batch_tokens)
 
 
 def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:

@@ -24,6 +24,7 @@ FILES = {
     "checkpoints",
     "best_prompt.txt",
     "result.json",
+    "timing.json",
 }
 
 
@@ -270,7 +271,7 @@ def test_interrupted_and_resumed_gives_the_result_of_a_run_in_one_piece(
 def test_interrupted_before_there_is_a_folder_it_names_none(
     invoke: Invoke, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(config: object) -> None:
+    def interrupted(config: object, function: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(build, "load_models", interrupted)

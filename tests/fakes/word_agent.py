@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerFast
 from stableprompt.models.adapters import AdaptedModel
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.loading import LoadedModel
-from stableprompt.models.targets.interface import Answers, LabelScores
+from stableprompt.models.targets.interface import Answers, LabelScores, Usage
 from stableprompt.tasks.task import Task
+from tests.fakes.target_stub import TargetStub
 from tests.fakes.tiny_model import CHAT_TEMPLATE, make_model
 
 LIKED = ("please", "kindly")
@@ -46,7 +47,7 @@ def make_agent(*, seed: int = 0, temperature: float = 1.0) -> AgentLLM:
     return AgentLLM(loaded, AdaptedModel(model, lora, seed=seed), temperature=temperature)
 
 
-class ScriptedTarget:
+class ScriptedTarget(TargetStub):
     """Answers better the more of the prompt's words it likes.
 
     Each text holds its own label word; the probability of that word is 0.2 at worst and 0.9
@@ -69,7 +70,7 @@ class ScriptedTarget:
             correct = 0.2 + 0.7 * share
             others = (1 - correct) / (len(labels) - 1)
             rows.append([correct if w in user["content"].split() else others for w in labels])
-        return LabelScores(torch.tensor(rows), num_tokens=len(rows))
+        return LabelScores(torch.tensor(rows), Usage(read=len(rows)))
 
     def generate(
         self, conversations: Sequence[Sequence[dict[str, str]]], max_tokens: int

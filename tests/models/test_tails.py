@@ -7,7 +7,7 @@ import torch
 
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
-from stableprompt.models.tails import by_tail, left_pad, positions, split_off
+from stableprompt.models.tails import apart, by_tail, left_pad, positions, split_off
 from stableprompt.tuning.randomness import derive_uniforms
 from tests.fakes.word_agent import make_agent
 
@@ -110,3 +110,12 @@ def test_gradients_are_those_of_each_query_alone(
     for p, grad in zip(agent.adapted.parameters(), together, strict=True):
         assert p.grad is not None
         assert torch.allclose(p.grad, grad, atol=1e-5)
+
+
+def test_what_is_read_apart_comes_back_in_the_order_of_the_rows() -> None:
+    def run(whole: torch.Tensor, rows: list[int]) -> tuple[torch.Tensor, ...]:
+        return torch.tensor([[int(whole.sum()), row] for row in rows]), torch.tensor(rows)
+
+    sums, numbers = apart(torch.tensor([1]), [(2,), (30,), (2,), (4,)], run)
+    assert sums.tolist() == [[3, 0], [31, 1], [3, 2], [5, 3]]
+    assert numbers.tolist() == [0, 1, 2, 3]

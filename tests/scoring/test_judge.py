@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from stableprompt.models.targets.interface import Answers, LabelScores
+from stableprompt.models.targets.interface import Answers, LabelScores, Usage
 from stableprompt.scoring.judge import Judge
 from stableprompt.tasks.example import Example
+from tests.fakes.target_stub import TargetStub
 
 
-class Rater:
+class Rater(TargetStub):
     """Says yes with 0.75 where the reference stands in the answer, else with 0.25."""
 
     name = "rater"
@@ -28,7 +29,7 @@ class Rater:
             answer = message["content"].partition("rate:\n")[2].partition("\n")[0]
             reference = message["content"].partition("Says ")[2].partition("!")[0]
             rows.append([0.75, 0.25] if reference in answer else [0.25, 0.75])
-        return LabelScores(torch.tensor(rows), num_tokens=10 * len(rows))
+        return LabelScores(torch.tensor(rows), Usage(read=10 * len(rows)))
 
     def generate(self, conversations: Sequence[object], max_tokens: int) -> Answers:
         raise AssertionError("a judge reads probabilities")

@@ -1,7 +1,7 @@
 """What is asked once, what is not the same question, what survives a restart."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,9 +16,9 @@ class Oracle:
         self.questions = questions
         self.asked: list[list[int]] = []
 
-    def __call__(self, numbers: list[int]) -> list[Any]:
+    def __call__(self, numbers: list[int]) -> list[tuple[int, Any]]:
         self.asked.append(numbers)
-        return [[len(json.dumps(self.questions[number]))] for number in numbers]
+        return [(number, [len(json.dumps(self.questions[number]))]) for number in numbers]
 
 
 def ask(memo: PairMemo, *questions: Any) -> tuple[list[Any], list[list[int]]]:
@@ -45,8 +45,8 @@ def test_no_question_no_answer() -> None:
 @pytest.mark.parametrize("answer", ["", "one\ntwo", [], [0.0, 1.0]])
 def test_any_plain_answer_is_remembered_even_an_empty_one(answer: Any) -> None:
     memo = PairMemo()
-    assert memo.ask(["a"], lambda numbers: [answer] * len(numbers)) == [answer]
-    assert memo.ask(["a"], lambda numbers: ["another"]) == [answer]
+    assert memo.ask(["a"], lambda numbers: [(n, answer) for n in numbers]) == [answer]
+    assert memo.ask(["a"], lambda numbers: [(n, "another") for n in numbers]) == [answer]
 
 
 CHAT = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "so be it"}]
@@ -115,7 +115,7 @@ def test_what_was_handed_out_restores_the_memory() -> None:
     memo = PairMemo()
     # Probabilities are 32-bit floats: all their digits must come back.
     probs = [[0.10000000149011612, 0.8999999761581421], [1.401298464324817e-45, 1.0]]
-    memo.ask(["a", "b"], lambda numbers: probs)
+    memo.ask(["a", "b"], lambda numbers: enumerate(probs))
     lines = [json.dumps(record) for record in memo.take_new()]
     new = PairMemo()
     new.restore(map(json.loads, lines))
@@ -147,7 +147,26 @@ def test_a_failed_question_leaves_nothing_behind() -> None:
     assert ask(memo, "a", "bbb")[1] == [[1]]
 
 
-@pytest.mark.parametrize("given", [["one"], ["one", "two", "three"]])
-def test_each_question_needs_an_answer_of_its_own(given: list[str]) -> None:
-    with pytest.raises(ValueError, match="zip"):
-        PairMemo().ask(["a", "b"], lambda numbers: given)
+def test_what_gets_no_answer_is_none_and_asked_again() -> None:
+    memo = PairMemo()
+    assert memo.ask(["a", "b", "a"], lambda numbers: [(1, "two")]) == [None, "two", None]
+    assert [record["answer"] for record in memo.take_new()] == ["two"]
+    asked: list[list[int]] = []
+
+    def answer(numbers: list[int]) -> list[tuple[int, Any]]:
+        asked.append(numbers)
+        return [(0, "one")]
+
+    assert memo.ask(["a", "b"], answer) == ["one", "two"]
+    assert asked == [[0]]
+
+
+def test_answers_that_came_before_a_failure_are_kept() -> None:
+    def fails(numbers: list[int]) -> Iterator[tuple[int, Any]]:
+        yield 0, "one"
+        raise RuntimeError("out of reach")
+
+    memo = PairMemo()
+    with pytest.raises(RuntimeError, match="out of reach"):
+        memo.ask(["a", "b"], fails)
+    assert ask(memo, "a", "b")[1] == [[1]]

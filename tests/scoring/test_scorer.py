@@ -9,15 +9,16 @@ import torch
 
 from stableprompt.config import RewardConfig, TargetConfig
 from stableprompt.errors import ModelError
-from stableprompt.models.targets.interface import Answers, LabelScores
+from stableprompt.models.targets.interface import Answers, LabelScores, Usage
 from stableprompt.scoring.judge import Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
+from tests.fakes.target_stub import TargetStub
 
 
-class Scripted:
+class Scripted(TargetStub):
     """Gives the probabilities, or the answers, that it was made with; remembers what it read."""
 
     name = "scripted"
@@ -33,7 +34,7 @@ class Scripted:
     ) -> LabelScores:
         self.read += [list(c) for c in conversations]
         self.words += [tuple(given) for given in words]
-        return LabelScores(torch.tensor(self.rows), num_tokens=7)
+        return LabelScores(torch.tensor(self.rows), Usage(read=7))
 
     def generate(
         self, conversations: Sequence[Sequence[dict[str, str]]], max_tokens: int
@@ -41,7 +42,7 @@ class Scripted:
         self.read += [list(c) for c in conversations]
         self.max_tokens = max_tokens
         texts = self.answers or [c[-1]["content"] for c in conversations]  # an echo
-        return Answers(tuple(texts), num_tokens=9)
+        return Answers(tuple(texts), Usage(read=9))
 
     def num_tokens(self, text: str) -> int:
         return len(text.split())
@@ -205,7 +206,7 @@ def test_a_prompt_that_holds_the_answer_scores_nothing_by_itself(prompt: str) ->
         def generate(
             self, conversations: Sequence[Sequence[dict[str, str]]], max_tokens: int
         ) -> Answers:
-            return Answers(("",) * len(conversations), num_tokens=0)
+            return Answers(("",) * len(conversations), Usage(read=0))
 
     assert make_scorer(task, Silent()).score(prompt, task.test, Purpose.TEST).score == 0.0
 
@@ -248,7 +249,7 @@ class Hashing(Scripted):
             # Eighths: exact, and equal now and then.
             weights = [1 + zlib.crc32(f"{conversation} {w}".encode()) % 8 for w in own]
             rows.append([w / sum(weights) for w in weights] + [0.0] * (width - len(own)))
-        return LabelScores(torch.tensor(rows), num_tokens=10 * len(rows))
+        return LabelScores(torch.tensor(rows), Usage(read=10 * len(rows)))
 
     def generate(
         self, conversations: Sequence[Sequence[dict[str, str]]], max_tokens: int
@@ -257,7 +258,7 @@ class Hashing(Scripted):
         self.read += [list(c) for c in conversations]
         told = (zlib.crc32(str(c).encode()) % 3 for c in conversations)
         texts = tuple(("seven", "Well: two", "")[n] for n in told)
-        return Answers(texts, num_tokens=10 * len(texts))
+        return Answers(texts, Usage(read=10 * len(texts)))
 
 
 PROMPTS = ["Sort.", "Think, then sort.", "", "Sort.", "Please."]

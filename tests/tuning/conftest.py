@@ -34,7 +34,7 @@ def scripted_models(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
     """The target of all runs from now on; agents are made afresh for each run."""
     scripted = ScriptedTarget()
 
-    def load_models(config: TuneConfig) -> tuple[Any, Any]:
+    def load_models(config: TuneConfig, function: Any = None) -> tuple[Any, Any]:
         return make_agent(seed=7, temperature=config.agent.temperature), scripted
 
     monkeypatch.setattr(build, "load_models", load_models)

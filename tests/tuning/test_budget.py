@@ -9,6 +9,7 @@ import pytest
 from stableprompt import build
 from stableprompt.config import METHODS, TuneConfig
 from stableprompt.errors import ConfigError
+from stableprompt.models.targets.interface import Usage
 from stableprompt.scoring.ledger import Ledger, Purpose
 from stableprompt.tuning.budget import Budget, require_enough_budget, spent
 from stableprompt.tuning.records import Silence, TuneResult
@@ -22,7 +23,7 @@ WRITERS = [method for method in METHODS if method not in ("few-shot", "seed")]
 def ledger_of(**calls: int) -> Ledger:
     ledger = Ledger()
     for purpose, count in calls.items():
-        ledger.add_target(Purpose(purpose), calls=count, tokens=0)
+        ledger.add_target(Purpose(purpose), Usage(), calls=count)
     return ledger
 
 
@@ -106,7 +107,7 @@ def test_a_budget_that_is_too_small_for_anything_is_refused(
 def test_it_is_refused_before_anything_is_loaded_or_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def load_models(config: TuneConfig) -> Any:
+    def load_models(config: TuneConfig, function: Any = None) -> Any:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(build, "load_models", load_models)

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from stableprompt.config import make_config
-from stableprompt.scoring.ledger import Purpose
+from stableprompt.llm_config import LimitsConfig
+from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.limits import Limits
 from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
@@ -71,6 +73,8 @@ class Few:
 
     def __init__(self, scores: dict[int, float]) -> None:
         self.scores = scores
+        self.limits = Limits(LimitsConfig())
+        self.ledger = Ledger()
         self.asked: list[tuple[str, Purpose]] = []
 
     def score_all(

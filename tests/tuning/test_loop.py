@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stableprompt import build
+from stableprompt import build, setting
 from stableprompt.config import METHODS
 from stableprompt.errors import DataError, RunError
 from stableprompt.models.agent import AgentLLM
@@ -259,7 +259,7 @@ def test_a_resumed_run_remembers_what_the_uninterrupted_one_knew(
         # more, or the same in other company, gets other figures.
         scores = honest(self, conversations, words)
         moved = scores.label_probs + 1e-5 * len(conversations)
-        return LabelScores(moved, scores.num_tokens)
+        return LabelScores(moved, scores.usage)
 
     monkeypatch.setattr(ScriptedTarget, "label_scores", rounds)
     whole = start_few(tmp_path / "whole")
@@ -278,9 +278,9 @@ def test_what_the_target_said_on_another_machine_is_asked_again(
     with pytest.raises(Killed):
         start_few(tmp_path / "cut", KillAfter(step=1))
     known = {line["pair"] for line in read_lines(tmp_path / "cut" / "pairs.jsonl")}
-    honest = build._how_it_ran
+    honest = setting._how_it_ran
     monkeypatch.setattr(
-        build, "_how_it_ran", lambda *given: {**honest(*given), "dtype": "bfloat16"}
+        setting, "_how_it_ran", lambda *given: {**honest(*given), "dtype": "bfloat16"}
     )
     build.resume(tmp_path / "cut")
     lines = [line["pair"] for line in read_lines(tmp_path / "cut" / "pairs.jsonl")]
@@ -498,7 +498,7 @@ def test_few_shot_is_the_seed_prompt_with_examples_of_train(
         shown = torch.tensor([[system["content"].count("Input:")] for system, _ in conversations])
         right = scores.label_probs.max(dim=1, keepdim=True).values.eq(scores.label_probs)
         probs = torch.where(right == (shown > 0), 0.1, 0.9)
-        return LabelScores(probs, scores.num_tokens)
+        return LabelScores(probs, scores.usage)
 
     monkeypatch.setattr(ScriptedTarget, "label_scores", likes_examples)
     config = tiny_config(

@@ -8,9 +8,10 @@ from stableprompt.config import make_config
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
+from tests.fakes.target_stub import TargetStub
 
 
-class Words:
+class Words(TargetStub):
     """A target whose tokens are words; it reads at most 12 of them."""
 
     def num_tokens(self, text: str) -> int:

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 from stableprompt.config import make_config
+from stableprompt.llm_config import LimitsConfig
+from stableprompt.models.targets.interface import Usage
 from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.limits import Limits
 from stableprompt.scoring.scorer import PromptScore
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.metrics.registry import METRICS
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.candidates import CandidatePool
+from stableprompt.tuning.race import PAPER_FINALISTS
 from stableprompt.tuning.selection import (
-    PAPER_FINALISTS,
     Selection,
     estimate_of,
     read_test,
@@ -34,6 +37,7 @@ class FakeScorer:
         self.asked: list[tuple[str, Purpose]] = []
         self.looks: list[int] = []  # how many examples each prompt of ``asked`` met
         self.ledger = Ledger()
+        self.limits = Limits(LimitsConfig())
 
     def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
         split = getattr(TASK, str(purpose))
@@ -245,12 +249,12 @@ def test_with_a_budget_as_many_race_as_are_paid_for(spent: int, asked: list[str]
         def score(self, prompt: str, examples: Any, purpose: Purpose) -> PromptScore:
             new = {(prompt, example) for example in examples} - pairs
             pairs.update(new)
-            self.ledger.add_target(purpose, calls=len(new), tokens=0)
+            self.ledger.add_target(purpose, Usage(), calls=len(new))
             return super().score(prompt, examples, purpose)
 
     scorer = Counting(sort_one_text=(5, 0), a=(6, 0), b=(7, 0), c=(8, 0), d=(9, 0))
-    scorer.ledger.add_target(Purpose.TRAINING, calls=spent, tokens=0)
-    scorer.ledger.add_target(Purpose.TEST, calls=10_000, tokens=0)  # not of the budget
+    scorer.ledger.add_target(Purpose.TRAINING, Usage(), calls=spent)
+    scorer.ledger.add_target(Purpose.TEST, Usage(), calls=10_000)  # not of the budget
     pool = pool_of(a=0.4, b=0.3, c=0.2, d=0.1)
     # More than the finalists that are asked for, if nothing is left to do but to compare.
     choose(pool, scorer, finalists=1, rounds=2, budget=100)

@@ -53,18 +53,27 @@ def custom_metric(name: str | None) -> Callable[..., float] | None:
     """
     if name is None or ":" not in name:
         return None
+    return imported(name, "--metric")  # type: ignore[no-any-return]
+
+
+def imported(name: str, option: str) -> Any:
+    """What MODULE:FUNCTION names, from the current folder too.
+
+    Raises:
+        ConfigError: there is no such module or function.
+    """
     module, _, function = name.partition(":")
     sys.path.insert(0, "")
     try:
         found: Any = getattr(importlib.import_module(module.removesuffix(".py")), function)
     except Exception as error:  # whatever the user's module does while it is imported
         raise ConfigError(
-            f"--metric {name!r} cannot be imported ({type(error).__name__}: {error}); write "
+            f"{option} {name!r} cannot be imported ({type(error).__name__}: {error}); write "
             "MODULE:FUNCTION, the module being a file in this folder or installed"
         ) from error
     finally:
         sys.path.remove("")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _options(given: DataOptions, seed: int, like: Task | None) -> LoadOptions:

@@ -24,7 +24,13 @@ from stableprompt.cli.reporting import (
     one_line_errors,
     trivial_name,
 )
-from stableprompt.cli.settings import nested, parse_assignments
+from stableprompt.cli.settings import parse_assignments
+from stableprompt.cli.target_options import (
+    BaseUrlOption,
+    LimitOptions,
+    TargetOption,
+    target_layers,
+)
 from stableprompt.errors import ConfigError
 from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
 
@@ -43,9 +49,8 @@ def command(
     run: Annotated[
         Path | None, typer.Option(help="Score the prompt that this run found, as it scored it.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="LLM that follows it: embedded name, folder or hub id.")
-    ] = None,
+    target: TargetOption = None,
+    base_url: BaseUrlOption = None,
     text: TextOption = None,
     label: LabelOption = None,
     choices: ChoicesOption = None,
@@ -64,13 +69,12 @@ def command(
     """
     if (prompt is None) == (run is None):
         raise ConfigError("give either --prompt TEXT or --run RUN_DIR")
-    layers = parse_assignments(assignments or [])
-    if target is not None:
-        layers.append(nested("target.model", target))
+    of_target, function = target_layers(target, base_url, LimitOptions())
+    layers = [*parse_assignments(assignments or []), *of_target]
     if prompt is not None and not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
     options = DataOptions(text, label, choices, kind, metric, data_dir, limit)
-    _evaluate(data, options, layers, split, prompt=prompt, run=run)
+    _evaluate(data, options, layers, split, prompt=prompt, run=run, function=function)
 
 
 def _evaluate(
@@ -81,6 +85,7 @@ def _evaluate(
     *,
     prompt: str | None,
     run: Path | None,
+    function: Any,
 ) -> None:
     # These load numpy and pydantic, which --help does without.
     from stableprompt.cli.data import custom_metric, load_task
@@ -107,6 +112,8 @@ def _evaluate(
     for note in (*task.notes, *notes_on_prompt(task.seed_prompt, task.fields)):
         console.print(f"note: {note}")
     watcher = ConsoleObserver(console)
+    if function is not None:
+        given = merge(given, {"target": {"model": function}})
     estimate = build.evaluate(task, str(prompt), split=split, observer=watcher, **given)
     trivial = task.trivial_score(split)
     console.print(f"{estimate.metric} on {split}: {figure(estimate)}")

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -30,9 +30,33 @@ from stableprompt.cli.reporting import (
     print_summary,
     spaced,
 )
+from stableprompt.cli.run_options import (
+    AdapterOption,
+    AgentOption,
+    ConfigOption,
+    DryRunOption,
+    MethodOption,
+    PerInputOption,
+    PresetOption,
+    ResumeOption,
+    RunDirOption,
+    SeedOption,
+    SeedPromptOption,
+    SetOption,
+    StepsOption,
+)
 from stableprompt.cli.settings import nested, parse_assignments
+from stableprompt.cli.target_options import (
+    BaseUrlOption,
+    LimitOptions,
+    MaxCallsOption,
+    MaxCostOption,
+    MaxTimeOption,
+    MaxTokensOption,
+    TargetOption,
+    target_layers,
+)
 from stableprompt.errors import ConfigError
-from stableprompt.presets import METHODS, PRESETS
 from stableprompt.runs.folder import RunFolder, default_run_dir
 
 MODES = ("never", "always", "auto")
@@ -75,97 +99,117 @@ def command(
     metric: MetricOption = None,
     data_dir: DataDirOption = None,
     limit: LimitOption = None,
-    seed_prompt: Annotated[
-        str | None, typer.Option(help="The prompt to start from and to beat.")
-    ] = None,
-    agent: Annotated[
-        str | None, typer.Option(help="LLM that writes prompts: embedded name, folder or hub id.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="LLM that follows them: embedded name, folder or hub id.")
-    ] = None,
-    agent_adapter: Annotated[
-        str | None, typer.Option(help="Writer to start from: an adapter's folder, or a run's.")
-    ] = None,
-    per_input: Annotated[
-        str | None,
-        typer.Option(metavar="[auto]", help="A prompt for each input; auto: only if it pays."),
-    ] = None,
-    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Rollouts and updates.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "default",
-    run_dir: Annotated[
-        Path | None, typer.Option(help="New folder for the results. [default: runs/DATA-TIME]")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Continue an interrupted run, from its folder alone.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings in TOML or YAML; flags win over it.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, as in --set ppo.learning_rate=0.0001."),
-    ] = None,
+    seed_prompt: SeedPromptOption = None,
+    agent: AgentOption = None,
+    target: TargetOption = None,
+    base_url: BaseUrlOption = None,
+    agent_adapter: AdapterOption = None,
+    per_input: PerInputOption = None,
+    method: MethodOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    preset: PresetOption = "default",
+    max_target_calls: MaxCallsOption = None,
+    max_cost: MaxCostOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_time: MaxTimeOption = None,
+    dry_run: DryRunOption = False,
+    run_dir: RunDirOption = None,
+    resume: ResumeOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
 ) -> None:
     """Find the best prompt for labelled examples.
 
     Example: stableprompt tune tickets.csv --text message --label team
     """
-    models = {"agent.model": agent, "target.model": target, "agent.adapter": agent_adapter}
-    models["per_input.mode"] = per_input
+    models = {"agent.model": agent, "agent.adapter": agent_adapter, "per_input.mode": per_input}
     flags = {"method": method, "steps": steps, "seed": seed, **models}
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
-    layers += parse_assignments(assignments or [])
+    limits = LimitOptions(max_target_calls, max_cost, max_tokens, max_time)
     given = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
     if resume is not None:
-        others = any((data, config, run_dir, *layers)) or preset != "default"
-        _resume(resume, given, something_else=others)
+        layers += parse_assignments(assignments or [])
+        others = any((data, config, run_dir, base_url, dry_run, *layers)) or preset != "default"
+        _resume(resume, given, target, limits, something_else=others)
         return
     if not data:
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
-    _start(data, given, layers, preset=preset, config=config, run_dir=run_dir)
+    of_target, function = target_layers(target, base_url, limits)
+    layers += [*of_target, *parse_assignments(assignments or [])]
+    order = Order(given, layers, function, preset=preset, config=config, run_dir=run_dir)
+    _start(data, order, dry_run=dry_run)
 
 
-def _start(
-    data: str,
-    given: DataOptions,
-    layers: list[dict[str, Any]],
-    *,
-    preset: str,
-    config: Path | None,
-    run_dir: Path | None,
-) -> None:
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for beside the data."""
+
+    given: DataOptions
+    layers: list[dict[str, Any]]
+    function: Any
+    """The target, where it is a function."""
+    preset: str
+    config: Path | None
+    run_dir: Path | None
+
+
+def _start(data: str, order: Order, *, dry_run: bool) -> None:
     # These load numpy and pydantic, which --help does without.
     from stableprompt.cli.data import load_task
     from stableprompt.cli.settings_file import read_settings
     from stableprompt.config import make_config
     from stableprompt.tuning.checks import require_enough_examples
 
-    file_settings = read_settings(config) if config else {}
-    settings = make_config(file_settings, *layers, preset=preset)
-    task = load_task(data, given, seed=settings.split_seed)
+    file_settings = read_settings(order.config) if order.config else {}
+    settings = make_config(file_settings, *order.layers, preset=order.preset)
+    task = load_task(data, order.given, seed=settings.split_seed)
     require_enough_examples(task, settings)
-    folder = run_dir or default_run_dir(task.name)
+    folder = order.run_dir or default_run_dir(task.name)
     RunFolder.require_free(folder)
     _introduce(task)
-    _report(folder, lambda build, watcher: build.start_run(task, settings, folder, watcher))
+    function = order.function
+    if dry_run:
+        from stableprompt.cli.estimate import report
+
+        report(task, settings, function)
+        return
+    _report(
+        folder,
+        lambda build, watcher: build.start_run(task, settings, folder, watcher, function=function),
+    )
 
 
-def _resume(folder: Path, given: DataOptions, *, something_else: bool) -> None:
+def _resume(
+    folder: Path,
+    given: DataOptions,
+    target: str | None,
+    limits: LimitOptions,
+    *,
+    something_else: bool,
+) -> None:
     from stableprompt.cli.data import custom_metric  # loads numpy, as above
 
-    own = custom_metric(given.metric)  # the one thing that a run folder cannot hold
+    own = custom_metric(given.metric)  # what a run folder cannot hold: functions
+    function = target_layers(target, None, LimitOptions())[1]
+    something_else = something_else or (target is not None and function is None)
     # The data folder may come from the environment, so it does not count.
     others = replace(given, metric=None if own else given.metric, data_dir=None)
     if something_else or others != DataOptions():
         raise ConfigError(
-            "--resume takes data and settings from the run folder; give it alone (a metric of your "
-            "own aside), or start a new run without it"
+            "--resume takes data and settings from the run folder; give it alone (limits and "
+            "functions of your own aside), or start a new run without it"
         )
     RunFolder.open_unfinished(folder)
-    _report(folder, lambda build, watcher: build.resume(folder, metric=own, observer=watcher))
+    raised = limits.settings()
+
+    def run(build: Any, watcher: ConsoleObserver) -> "TuneResult":
+        resumed: TuneResult = build.resume(
+            folder, metric=own, target=function, limits=raised, observer=watcher
+        )
+        return resumed
+
+    _report(folder, run)
 
 
 def _report(folder: Path, run: Callable[[Any, ConsoleObserver], "TuneResult"]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ MAX_COMPILED_FORMS = 64
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A causal language model with its tokenizer, in evaluation mode."""
+    """A language model with its tokenizer, in evaluation mode."""
 
     name: str
     model: Any
@@ -40,12 +40,16 @@ class LoadedModel:
         return int(getattr(config, "max_position_embeddings", 0) or 1_000_000)
 
 
+HUB_PREFIX: Final = "hub:"
+"""Says that a name is a hub id, where it could be taken for something else."""
+
+
 def resolve_name(name: str) -> str:
     """The folder or hub id that a name stands for; same answer means same checkpoint."""
     if name == embedded.EMBEDDED_NAME:
         return str(embedded.ensure_converted())
     path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_dir() else name
+    return str(path.resolve()) if path.is_dir() else name.removeprefix(HUB_PREFIX)
 
 
 def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) -> LoadedModel:
@@ -83,12 +87,12 @@ def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) 
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.requires_grad_(False)
     if hardware.compile:
-        _compile_body(name, model)
+        compile_body(name, model)
     return LoadedModel(name, model.eval(), tokenizer, hardware.device)
 
 
 def _read_weights(source: str, hardware: Hardware) -> Any:
-    how: dict[str, Any] = {"dtype": hardware.dtype}
+    how: dict[str, Any] = {"dtype": hardware.dtype, "use_safetensors": True}  # never a pickle
     if hardware.attention is not None:
         how["attn_implementation"] = hardware.attention
     load: Any = AutoModelForCausalLM.from_pretrained
@@ -112,7 +116,7 @@ def _read_weights(source: str, hardware: Hardware) -> Any:
     return model
 
 
-def _compile_body(name: str, model: Any) -> None:
+def compile_body(name: str, model: Any) -> None:
     """Compile all layers but the head, in place: adapters that are injected later are traced too.
 
     Not the whole model: the head is read through hooks, which torch.compile does not look at again

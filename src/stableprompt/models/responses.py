@@ -1,5 +1,6 @@
 """What an agent wrote, and what was found out about it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,6 +18,16 @@ class Responses:
     """Decoded, without special tokens, stripped."""
     truncated: tuple[bool, ...]
     """Whether the length cap cut the prompt before its end-of-turn token."""
+
+    def only(self, rows: Sequence[int]) -> "Responses":
+        """Some of the prompts, in this order."""
+        chosen = list(rows)
+        return Responses(
+            self.ids[chosen],
+            self.mask[chosen],
+            tuple(self.texts[row] for row in chosen),
+            tuple(self.truncated[row] for row in chosen),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,8 @@
 """From what the target wrote to the answer that is scored."""
 
-import re
-from typing import Final, Literal
+from typing import Literal
 
-# Up to the last end of thinking, whether or not its beginning was written (some chat templates
-# write it themselves); or a beginning without an end.
-_THINKING: Final = re.compile(
-    r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE
-)
+from stableprompt.tasks.spoken_labels import without_thinking
 
 
 def extract_answer(
@@ -23,7 +18,7 @@ def extract_answer(
         lines: Which of its lines count, empty ones aside.
         after: Only what stands behind the last of these counts; None: everything.
     """
-    answer = _THINKING.sub("", written)
+    answer = without_thinking(written)
     if after is not None:
         _, found, behind = answer.rpartition(after)
         answer = behind if found else ""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stableprompt.errors import TargetError
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.placeholders import fill
@@ -59,9 +60,14 @@ class Judge:
             [[{"role": "user", "content": question}] for _, question in asked],
             [_WORDS] * len(asked),
         )
+        if scores.failed:  # an answer without a rating is worth nobody knows what
+            raise TargetError(
+                f"the judge {self._target.name!r} failed on {len(scores.failed)} of {len(asked)} "
+                f"answers ({next(iter(scores.failed.values()))}); resume the run when it works"
+            )
         for (number, _), yes in zip(asked, scores.label_probs[:, 0].tolist(), strict=True):
             values[number] = max(values[number], yes)
-        return Ratings(values, len(asked), scores.num_tokens)
+        return Ratings(values, len(asked), scores.usage.read + scores.usage.written)
 
     def _question(self, example: Example, reference: str, answer: str) -> str:
         rubric = fill(self._rubric, {"reference": reference, "text": example.text})

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from stableprompt.models.targets.interface import Usage
+
 
 class Purpose(StrEnum):
     """What a target call was made for."""
@@ -26,7 +28,13 @@ class Ledger:
     target_calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
     """By purpose."""
     target_tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
-    """Tokens that the target ran, shared prefixes counted once, by purpose."""
+    """Tokens that the target read and wrote, shared prefixes counted once, by purpose."""
+    target_written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
+    """How many of them it wrote; 0 for answers in this process of which only labels are read."""
+    failed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
+    """Calls that failed for good, by purpose: they are in no score."""
+    unmatched: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Purpose, 0))
+    """Answers that name no label or choice, by purpose: they count as wrong."""
     judge_calls: int = 0
     """Answers rated by an LLM judge, whatever for."""
     judge_tokens: int = 0
@@ -35,10 +43,15 @@ class Ledger:
     agent_tokens_written: int = 0
     """Tokens of the prompts it wrote, rejected ones included."""
 
-    def add_target(self, purpose: Purpose, *, calls: int, tokens: int) -> None:
-        """Count calls of the target."""
+    def add_target(
+        self, purpose: Purpose, usage: Usage, *, calls: int, failed: int = 0, unmatched: int = 0
+    ) -> None:
+        """Count calls of the target; those that failed are no calls."""
         self.target_calls[purpose] += calls
-        self.target_tokens[purpose] += tokens
+        self.target_tokens[purpose] += usage.read + usage.written
+        self.target_written[purpose] += usage.written
+        self.failed[purpose] += failed
+        self.unmatched[purpose] += unmatched
 
     def add_judge(self, *, calls: int, tokens: int) -> None:
         """Count calls of the judge."""
@@ -60,6 +73,16 @@ class Ledger:
         """Target tokens of all purposes."""
         return sum(self.target_tokens.values())
 
+    def dollars(self, price: tuple[float, float] | None) -> float:
+        """What the target's tokens cost.
+
+        Args:
+            price: Dollars for a million tokens read and written; None where nobody knows: 0.
+        """
+        written = sum(self.target_written.values())
+        read, wrote = price or (0.0, 0.0)
+        return ((self.total_tokens - written) * read + written * wrote) / 1e6
+
     def to_dict(self) -> dict[str, Any]:
         """For checkpoints and ``result.json``."""
         return asdict(self)
@@ -71,4 +94,5 @@ class Ledger:
         for purpose in Purpose:  # a checkpoint of an earlier version may not know all
             found.target_calls.setdefault(purpose, 0)
             found.target_tokens.setdefault(purpose, 0)
+            found.target_written.setdefault(purpose, 0)
         return found

@@ -19,22 +19,28 @@ class PairMemo:
         self._new: list[dict[str, Any]] = []
 
     def ask(
-        self, questions: Sequence[Any], answer: Callable[[list[int]], Sequence[Any]]
+        self,
+        questions: Sequence[Any],
+        answer: Callable[[list[int]], Iterable[tuple[int, Any]]],
     ) -> list[Any]:
         """What the target says to each question; those not asked before are answered now.
 
         Args:
             questions: Plain JSON values that hold all that the answer depends on.
-            answer: Takes numbers of questions, gives an answer to each: a plain JSON value.
+            answer: Takes numbers of questions, gives numbers with answers: plain JSON values. It
+                may leave some out.
+
+        Returns:
+            The answers; None where one was left out, which is asked again the next time.
         """
         keys = [_key(question) for question in questions]
         first = {key: number for number, key in reversed(list(enumerate(keys)))}
         missing = sorted(number for key, number in first.items() if key not in self._known)
         if missing:
-            for number, found in zip(missing, answer(missing), strict=True):
+            for number, found in answer(missing):
                 self._known[keys[number]] = found
                 self._new.append({"pair": keys[number], "answer": found})
-        return [self._known[key] for key in keys]
+        return [self._known.get(key) for key in keys]
 
     def take_new(self) -> list[dict[str, Any]]:
         """What has come in since the last call."""

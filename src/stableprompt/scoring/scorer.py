@@ -1,42 +1,30 @@
 """Score prompts: send them to the target with examples, and read what comes back."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from stableprompt.config import RewardConfig, TargetConfig
-from stableprompt.errors import ModelError
-from stableprompt.models.targets.interface import TargetLLM
+from stableprompt.errors import ModelError, TargetError
+from stableprompt.llm_config import LimitsConfig
+from stableprompt.models.targets.interface import TargetLLM, Usage
 from stableprompt.scoring.answers import extract_answer
 from stableprompt.scoring.judge import Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.limits import Limits
 from stableprompt.scoring.memo import PairMemo
+from stableprompt.scoring.prompt_score import PromptScore as PromptScore
 from stableprompt.scoring.reward import best_words, prompt_reward, softmax_difference
 from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import Message, TargetTemplate
 
-
-@dataclass(frozen=True, slots=True)
-class PromptScore:
-    """What the target made of one prompt on given examples."""
-
-    score: float
-    """By the task's metric, 0-1."""
-    softmax_difference: float | None
-    """Mean over the examples, in [-1, 1]; None where answers are generated."""
-    reward: float
-    """The two, weighted (eq. 13)."""
-    values: tuple[float, ...]
-    """What each example is worth, 0-1; for right or wrong 1 or 0."""
-    rewards: tuple[float, ...]
-    """What each example earns: its value and its softmax difference, weighted as in the reward."""
-    predictions: tuple[str, ...]
-    """Label, choice or generated answer of each example; "" for a tie or no answer."""
+_Pair = tuple[str, float | None]  # a prediction, and its softmax difference if there is one
 
 
 class Scorer:
@@ -50,6 +38,10 @@ class Scorer:
         answers: How a generated answer is read; its ``max_answer_tokens`` is set.
         reward: The two weights of eq. 13.
         judge: Rates generated answers, where the metric is a judge's.
+
+    Attributes:
+        limits: What the run may cost; none unless they are put here.
+        seconds: Spent waiting for the target, by purpose.
     """
 
     def __init__(
@@ -64,6 +56,8 @@ class Scorer:
         judge: Judge | None = None,
     ) -> None:
         self.ledger = ledger
+        self.limits = Limits(LimitsConfig())
+        self.seconds: dict[str, float] = dict.fromkeys(Purpose, 0.0)
         self.memo = PairMemo()
         self.template = template
         self._target = target
@@ -81,6 +75,20 @@ class Scorer:
         finally:
             self.memo = memo
 
+    def cost(self) -> dict[str, Any]:
+        """The ledger, and the dollars of the target; None where nobody knows its price."""
+        price = self.limits.price
+        dollars = None if price is None else round(self.ledger.dollars(price), 6)
+        return {**self.ledger.to_dict(), "dollars": dollars}
+
+    def weather(self) -> dict[str, Any]:
+        """What differs between equal runs: seconds, requests and retries, answers from disk."""
+        return {
+            "seconds": round(self.limits.seconds, 3),
+            "target_seconds": {name: round(spent, 3) for name, spent in self.seconds.items()},
+            "requests": dict(self._target.requests),
+        }
+
     def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
         """Score one prompt; see ``score_all``."""
         [score] = self.score_all([prompt], examples, purpose)
@@ -89,42 +97,94 @@ class Scorer:
     def score_all(
         self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
     ) -> list[PromptScore]:
-        """Score several prompts on the same examples; see ``score_each``."""
-        return self.score_each([(prompt, examples) for prompt in prompts], purpose)
+        """Score several prompts on the same examples; see ``score_each``.
+
+        Raises:
+            TargetError: there is a prompt without a single answer.
+        """
+        scores = self.score_each([(prompt, examples) for prompt in prompts], purpose)
+        found = [score for score in scores if score is not None]
+        if len(found) < len(scores):
+            raise TargetError(
+                f"the target {self._target.name!r} answered a prompt on none of {len(examples)} "
+                "examples; what was answered is kept, so see to the target and resume the run"
+            )
+        return found
 
     def score_each(
         self, asked: Sequence[tuple[str, Sequence[Example]]], purpose: Purpose
-    ) -> list[PromptScore]:
+    ) -> list[PromptScore | None]:
         """Score prompts, each on examples of its own, in one plan: what they share is read once.
+
+        An example that gets no answer with one of the prompts, because the call failed for good,
+        is left out for all of them: they stay comparable.
 
         Args:
             asked: Prompts as they will be shipped, exactly these are sent; and for each at least
                 one example.
             purpose: For the ledger.
+
+        Returns:
+            A score for each prompt; None where none of its examples was answered.
+
+        Raises:
+            LimitReached: a limit of the run cut it short; see ``remembered``.
+            TargetError: the target refuses, or too many calls failed.
         """
-        pairs = [(prompt, example) for prompt, examples in asked for example in examples]
-        conversations = [self.template.messages(prompt, example) for prompt, example in pairs]
-        differences: list[float] | None = None
-        if self._task.kind is TaskKind.GENERATION:
-            predictions = self._generated(conversations, purpose)
-        else:
-            found = self._chosen(conversations, [example for _, example in pairs], purpose)
-            predictions, differences = found[0], found[1].double().tolist()
-        scores, start = [], 0
-        for _, examples in asked:
-            part = slice(start, start + len(examples))
-            start = part.stop
-            own = differences[part] if differences is not None else None
-            scores.append(self._score(examples, predictions[part], own))
+        scores, complete = self._scores(asked, purpose)
+        if not complete:
+            raise self.limits.reached()
         return scores
 
+    def remembered(
+        self, asked: Sequence[tuple[str, Sequence[Example]]]
+    ) -> list[PromptScore | None]:
+        """What is known of prompts without asking the target; see ``score_each``."""
+        return self._scores(asked, None)[0]
+
+    def _scores(
+        self, asked: Sequence[tuple[str, Sequence[Example]]], purpose: Purpose | None
+    ) -> tuple[list[PromptScore | None], bool]:
+        """The scores, and whether all was asked that had to be; with no purpose nothing is."""
+        pairs = [(prompt, example) for prompt, examples in asked for example in examples]
+        conversations = [self.template.messages(prompt, example) for prompt, example in pairs]
+        self._cut_short = False
+        if self._task.kind is TaskKind.GENERATION:
+            found = self._generated(conversations, purpose)
+        else:
+            found = self._chosen(conversations, [example for _, example in pairs], purpose)
+        self.limits.watch(self.ledger)
+        # Where a limit cut it short, what was paid for is used, prompt by prompt.
+        lost = {
+            example
+            for (_, example), pair in zip(pairs, found, strict=True)
+            if pair is None and not self._cut_short
+        }
+        scores, start = [], 0
+        for _, examples in asked:
+            part = found[start : start + len(examples)]
+            start += len(examples)
+            scores.append(self._score(examples, part, lost))
+        return scores, not self._cut_short
+
     def _score(
-        self, examples: Sequence[Example], predictions: list[str], differences: list[float] | None
-    ) -> PromptScore:
+        self, asked: Sequence[Example], found: Sequence[_Pair | None], lost: set[Example]
+    ) -> PromptScore | None:
+        known = [
+            (number, example, pair)
+            for number, (example, pair) in enumerate(zip(asked, found, strict=True))
+            if pair is not None and example not in lost
+        ]
+        if not known:
+            return None
+        examples = [example for _, example, _ in known]
+        predictions = [prediction for _, _, (prediction, _) in known]
+        differences = [own for _, _, (_, own) in known if own is not None]
         values = self._values(examples, predictions)
         score = self._task.metric.score(examples, predictions, values)
-        mean = None if differences is None else sum(differences) / len(differences)
+        mean = sum(differences) / len(differences) if differences else None
         each = zip(values, differences or [0.0] * len(values), strict=True)
+        numbers = {number for number, _, _ in known}
         return PromptScore(
             score,
             mean,
@@ -132,6 +192,7 @@ class Scorer:
             tuple(values),
             tuple(self._weighted(value, difference) for value, difference in each),
             tuple(predictions),
+            tuple(number for number in range(len(asked)) if number not in numbers),
         )
 
     def _weighted(self, score: float, difference: float) -> float:
@@ -151,12 +212,15 @@ class Scorer:
         return ratings.values
 
     def _chosen(
-        self, conversations: list[list[Message]], examples: Sequence[Example], purpose: Purpose
-    ) -> tuple[list[str], Tensor]:
-        """The most probable answer in each conversation, and the softmax differences, (N,)."""
+        self,
+        conversations: list[list[Message]],
+        examples: Sequence[Example],
+        purpose: Purpose | None,
+    ) -> list[_Pair | None]:
+        """The most probable answer in each conversation, and its softmax difference."""
         words = [self._task.answer_words(example) for example in examples]
 
-        def ask(numbers: list[int]) -> list[list[float]]:
+        def send(numbers: list[int]) -> tuple[list[list[float]], Usage, Mapping[int, str], int]:
             scores = self._target.label_scores(
                 [conversations[n] for n in numbers], [words[n] for n in numbers]
             )
@@ -165,18 +229,51 @@ class Scorer:
                     f"the target {self._target.name!r} gave probabilities that are not finite; use "
                     "--set target.dtype=float32, or another target"
                 )
-            self.ledger.add_target(purpose, calls=len(numbers), tokens=scores.num_tokens)
             rows = scores.label_probs.tolist()
-            return [row[: len(words[n])] for n, row in zip(numbers, rows, strict=True)]
+            own = [row[: len(words[n])] for n, row in zip(numbers, rows, strict=True)]
+            named = sum(not any(row) for row in own) - len(scores.failed)
+            return own, scores.usage, scores.failed, named
 
         questions = [[c, list(own)] for c, own in zip(conversations, words, strict=True)]
-        known = [torch.tensor(row) for row in self.memo.ask(questions, ask)]
-        label_probs = pad_sequence(known, batch_first=True)
-        names = [self._task.labels or example.choices for example in examples]
-        chosen = best_words(label_probs)
-        predictions = ["" if c is None else own[c] for c, own in zip(chosen, names, strict=True)]
-        right = self._right(examples, names, label_probs.shape[1])
-        return predictions, softmax_difference(label_probs, right)
+        rows = self.memo.ask(questions, lambda numbers: self._portions(numbers, send, purpose))
+        known = [number for number, row in enumerate(rows) if row is not None]
+        pairs: list[_Pair | None] = [None] * len(rows)
+        if known:
+            label_probs = pad_sequence([torch.tensor(rows[n]) for n in known], batch_first=True)
+            names = [self._task.labels or examples[n].choices for n in known]
+            right = self._right([examples[n] for n in known], names, label_probs.shape[1])
+            differences = softmax_difference(label_probs, right).double().tolist()
+            told = self._target.gives_probabilities
+            for n, own, best, difference in zip(
+                known, names, best_words(label_probs), differences, strict=True
+            ):
+                pairs[n] = ("" if best is None else own[best], difference if told else None)
+        return pairs
+
+    def _portions(
+        self, numbers: list[int], send: Any, purpose: Purpose | None
+    ) -> Iterator[tuple[int, Any]]:
+        """Send conversations, portion by portion, as far as the limits go; count what it cost."""
+        size = self._target.at_once or len(numbers)
+        while numbers:
+            room = self.limits.room(self.ledger, purpose) if purpose is not None else 0
+            portion = numbers[: size if room is None else min(size, room)]
+            if purpose is None or not portion:
+                self._cut_short = True
+                return
+            started = time.perf_counter()
+            found, usage, failed, unmatched = send(portion)
+            self.seconds[purpose] += time.perf_counter() - started
+            calls = len(portion) - len(failed)
+            self.ledger.add_target(
+                purpose, usage, calls=calls, failed=len(failed), unmatched=unmatched
+            )
+            yield from (
+                (number, answer)
+                for place, (number, answer) in enumerate(zip(portion, found, strict=True))
+                if place not in failed
+            )
+            numbers = numbers[len(portion) :]
 
     @staticmethod
     def _right(examples: Sequence[Example], names: Sequence[Sequence[str]], width: int) -> Tensor:
@@ -187,17 +284,19 @@ class Scorer:
                 right[row, own.index(answer)] = True
         return right
 
-    def _generated(self, conversations: list[list[Message]], purpose: Purpose) -> list[str]:
+    def _generated(
+        self, conversations: list[list[Message]], purpose: Purpose | None
+    ) -> list[_Pair | None]:
         settings = self._answers
         longest = settings.max_answer_tokens
         assert longest is not None
 
-        def ask(numbers: list[int]) -> tuple[str, ...]:
+        def send(numbers: list[int]) -> tuple[Sequence[str], Usage, Mapping[int, str], int]:
             answers = self._target.generate([conversations[n] for n in numbers], longest)
-            self.ledger.add_target(purpose, calls=len(numbers), tokens=answers.num_tokens)
-            return answers.texts
+            return answers.texts, answers.usage, answers.failed, 0
 
-        return [
-            extract_answer(text, lines=settings.answer_lines, after=settings.answer_after)
-            for text in self.memo.ask(conversations, ask)
-        ]
+        def read(text: str) -> str:
+            return extract_answer(text, lines=settings.answer_lines, after=settings.answer_after)
+
+        texts = self.memo.ask(conversations, lambda numbers: self._portions(numbers, send, purpose))
+        return [None if text is None else (read(text), None) for text in texts]

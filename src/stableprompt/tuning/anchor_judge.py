@@ -8,7 +8,7 @@ quarter. Writers of prompts for single inputs each write one for each of these e
 as they will in use.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from stableprompt.tuning.randomness import derive_uniforms
 
 _Examples = tuple[Example, ...]
 _Asked = tuple[str, _Examples]  # a prompt, and what it is scored on
+_Scored = tuple[Inspection, _Examples, PromptScore | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,31 @@ class Side:
         pairs = zip(self.prompts, each or [examples] * len(self.prompts), strict=False)
         return [(p.prompt, own) if p.fault is None else None for p, own in pairs]
 
-    def values(
+    def scored(
         self, scores: Mapping[_Asked, PromptScore], examples: _Examples
+    ) -> Iterator[_Scored]:
+        """Each prompt, what it was asked about, and its score; None without an answer."""
+        for found, asked in zip(self.prompts, self.asked(examples), strict=False):
+            yield found, *((asked[1], scores.get(asked)) if asked is not None else ((), None))
+
+    def values(
+        self, scores: Mapping[_Asked, PromptScore], asked: _Examples, examples: _Examples
     ) -> NDArray[np.float64]:
         """What each example was worth with each prompt, (P, N); 0 with a refused one.
 
         One row, where each example has a prompt of its own.
+
+        Args:
+            scores: Of prompts with the examples that they were asked about.
+            asked: These examples.
+            examples: Those that were answered, N of them.
         """
-        width = 1 if self.inputs else len(examples)
-        table = [
-            scores[asked].values if asked is not None else (0.0,) * width
-            for asked in self.asked(examples)
-        ]
-        return np.array(table).T if self.inputs else np.array(table)
+        wanted = self.asked(asked)
+        if not self.inputs:
+            nothing = (0.0,) * len(examples)
+            return np.array([nothing if one is None else scores[one].values for one in wanted])
+        kept = [one for one, e in zip(wanted, asked, strict=True) if e in examples]
+        return np.array([[0.0 if one is None else scores[one].values[0] for one in kept]])
 
 
 class AnchorJudge:
@@ -97,24 +110,25 @@ class AnchorJudge:
         for size in look_sizes(len(self._order), self._config.anchor.rounds):
             examples = self._order[:size]
             scores = self._score([*policy.asked(examples), *anchor.asked(examples)])
-            ours, theirs = (side.values(scores, examples) for side in (policy, anchor))
+            # An example that the target failed to answer once counts for neither of the two.
+            lost = self._unanswered(scores, [*policy.asked(examples), *anchor.asked(examples)])
+            answered = tuple(example for example in examples if example not in lost)
+            if not answered:
+                return Judgement(AnchorDecision.KEEP, 0.0, 0.0, 0.0, 0), []
+            ours, theirs = (side.values(scores, examples, answered) for side in (policy, anchor))
             lead = paired_lead(ours, theirs)
             decision = decide(lead, self._config.anchor)
             if decision is not AnchorDecision.KEEP:
                 break
         judgement = Judgement(
-            decision, float(ours.mean()), float(theirs.mean()), lead.error, len(examples)
+            decision, float(ours.mean()), float(theirs.mean()), lead.error, len(answered)
         )
-        candidates: list[Candidate] = []
-        for role, side, group in (
-            (Role.POLICY, policy, step),
-            (Role.ANCHOR, anchor, pool.anchor_group),
-        ):
-            for found, asked in zip(side.prompts, side.asked(examples), strict=False):
-                score = scores[asked] if asked is not None else None
-                candidates.append(self._candidate(step, role, found, score))
-                if asked is not None:  # from now on it competes like the prompts of the steps
-                    pool.add([found.prompt], [scores[asked]], asked[1], group=group)
+        candidates = [
+            *self._remember(step, Role.POLICY, policy.scored(scores, examples), pool, group=step),
+            *self._remember(
+                step, Role.ANCHOR, anchor.scored(scores, examples), pool, group=pool.anchor_group
+            ),
+        ]
         pool.count_faults(candidates)
         if decision is AnchorDecision.UPDATE:
             pool.anchor_group = step
@@ -122,17 +136,23 @@ class AnchorJudge:
             pool.validate((p for p, _ in scores), self._scorer, self._task.validation)
         return judgement, candidates
 
-    def _candidate(
-        self, step: int, role: Role, found: Inspection, score: PromptScore | None
-    ) -> Candidate:
-        return Candidate.of(
-            found,
-            score,
-            self._config.reward.fault_reward,
-            step=step,
-            writer=role,
-            scored_on=Purpose.VALIDATION,
-        )
+    def _remember(
+        self, step: int, role: Role, scored: Iterable[_Scored], pool: CandidatePool, *, group: int
+    ) -> list[Candidate]:
+        """From now on what one side wrote competes like the prompts of the steps."""
+        candidates = []
+        for found, examples, score in scored:
+            if score is not None:
+                pool.add([found.prompt], [score], examples, group=group)
+            elif found.fault is None:
+                continue  # the target failed to answer
+            refused = self._config.reward.fault_reward
+            candidates.append(
+                Candidate.of(
+                    found, score, refused, step=step, writer=role, scored_on=Purpose.VALIDATION
+                )
+            )
+        return candidates
 
     def _write(self, step: int, pool: CandidatePool) -> tuple[Side, Side]:
         config = self._config
@@ -160,4 +180,15 @@ class AnchorJudge:
         if not wanted:
             return {}
         found = self._scorer.score_each(wanted, Purpose.VALIDATION)
-        return dict(zip(wanted, found, strict=True))
+        return {one: score for one, score in zip(wanted, found, strict=True) if score is not None}
+
+    @staticmethod
+    def _unanswered(
+        scores: Mapping[_Asked, PromptScore], asked: Sequence[_Asked | None]
+    ) -> set[Example]:
+        lost: set[Example] = set()
+        for one in asked:
+            if one is not None:
+                score = scores.get(one)
+                lost |= set(one[1]) - set(score.answered(one[1]) if score is not None else ())
+        return lost

@@ -7,6 +7,7 @@ from typing import Any, Self
 from stableprompt.errors import RunError
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
+from stableprompt.scoring.limits import LimitReached
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.prompt_checks import PromptFault
@@ -74,7 +75,7 @@ class Candidate:
         )
 
 
-_TUPLES = ("values", "rewards", "predictions")  # JSON has lists
+_TUPLES = ("values", "rewards", "predictions", "left_out")  # JSON has lists
 
 
 class CandidatePool:
@@ -116,7 +117,7 @@ class CandidatePool:
         Args:
             prompts: One of them may be the seed prompt.
             scores: Theirs.
-            examples: What they were scored on.
+            examples: What they were asked about.
             group: The policy of which step wrote those that are new; None for the last one's.
         """
         group = self.last_group if group is None else group
@@ -124,7 +125,8 @@ class CandidatePool:
         numbers = [known.setdefault(identity(example), len(known)) for example in examples]
         for prompt, score in zip(prompts, scores, strict=True):
             self._groups.setdefault(prompt, group)
-            self._seen.setdefault(prompt, {}).update(zip(numbers, score.rewards, strict=True))
+            earned = zip(score.answered(numbers), score.rewards, strict=True)
+            self._seen.setdefault(prompt, {}).update(earned)
         self._ratings = {}
 
     @property
@@ -140,12 +142,39 @@ class CandidatePool:
         *,
         group: int | None = None,
     ) -> None:
-        """Score prompts on the whole validation split; each text is scored there once a run."""
+        """Score prompts on the whole validation split; each text is scored there once a run.
+
+        Where a limit of the run cuts it short, they count with what is known of them.
+
+        Raises:
+            LimitReached: nothing is known of one of them.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.validated]
         if new:
-            scores = scorer.score_all(new, examples, Purpose.VALIDATION)
+            try:
+                scores = scorer.score_all(new, examples, Purpose.VALIDATION)
+            except LimitReached:
+                self.recall(new, scorer, examples, group=group)
+                if not set(new) <= self.validated.keys():
+                    raise
+                return
             self.add(new, scores, examples, group=group)
             self.validated.update(zip(new, scores, strict=True))
+
+    def recall(
+        self,
+        prompts: Sequence[str],
+        scorer: Scorer,
+        examples: Sequence[Example],
+        *,
+        group: int | None = None,
+    ) -> None:
+        """Count what is known of prompts on the validation split, without a call."""
+        found = scorer.remembered([(prompt, examples) for prompt in prompts])
+        for prompt, score in zip(prompts, found, strict=True):
+            if score is not None:
+                self.add([prompt], [score], examples, group=group)
+                self.validated.setdefault(prompt, score)
 
     def leaderboard(self, size: int) -> list[str]:
         """The prompts with the highest ratings, the seed prompt aside."""
@@ -210,7 +239,7 @@ class CandidatePool:
         pool._seen = dict(zip(pool._groups, map(dict, state["seen"]), strict=True))
         pool._numbers = dict(state["numbers"])
         pool.validated = {
-            prompt: PromptScore(**{**score, **{n: tuple(score[n]) for n in _TUPLES}})
+            prompt: PromptScore(**{**score, **{n: tuple(score.get(n, ())) for n in _TUPLES}})
             for prompt, score in state["validated"].items()
         }
         pool.faults = dict(state["faults"])

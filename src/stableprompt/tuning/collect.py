@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 
@@ -11,6 +12,8 @@ from stableprompt.models.agent import AgentLLM
 from stableprompt.models.responses import Responses
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Purpose
+from stableprompt.scoring.limits import LimitReached
+from stableprompt.scoring.prompt_score import PromptScore
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
@@ -18,6 +21,8 @@ from stableprompt.tuning.asking import Asking
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.guards import Guards, Inspection
 from stableprompt.tuning.randomness import derive_random, derive_uniforms
+
+_FEWEST: Final = 2  # prompts that something can be learned from
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,12 @@ class Query:
     """The input that each row is for; () where a prompt is for all of them."""
     tails: tuple[tuple[int, ...], ...] = ()
     """The rest of each row's own meta-prompt; () where a prompt is for all inputs."""
+
+    def only(self, rows: Sequence[int]) -> "Query":
+        """The query of some of its rows; the rows of one prompt for all inputs are all alike."""
+        inputs = tuple(self.inputs[row] for row in rows) if self.inputs else ()
+        tails = tuple(self.tails[row] for row in rows) if self.tails else ()
+        return replace(self, inputs=inputs, tails=tails)
 
     @property
     def num_tokens(self) -> int:
@@ -135,9 +146,14 @@ class Collector:
         rows, length = config.ppo.prompts_per_step, config.agent.max_prompt_tokens
         uniforms = derive_uniforms(config.seed, step, "prompts", rows=rows, length=length)
         responses, inspections = self.write(query, uniforms)
-        candidates = self._judge(step, draw, query, inspections, pool)
-        if not config.ppo.learning:
+        judged = self._judge(step, draw, query, inspections, pool)
+        candidates = [candidate for candidate in judged if candidate is not None]
+        if not config.ppo.learning or len(candidates) < _FEWEST:
             return None, candidates
+        # What the target failed to answer has no reward, so nothing is learned from it.
+        kept = [row for row, candidate in enumerate(judged) if candidate is not None]
+        if len(kept) < len(judged):
+            query, responses = query.only(kept), responses.only(kept)
         rewards = [candidate.reward for candidate in candidates]
         ids, mask = responses.ids, responses.mask
         again = () if inputs else self._to_replay(pool, candidates)
@@ -195,8 +211,11 @@ class Collector:
         query: Query,
         inspections: Sequence[Inspection],
         pool: CandidatePool,
-    ) -> list[Candidate]:
-        """Score the prompts without fault, and the seed prompt beside them, each pair once."""
+    ) -> list[Candidate | None]:
+        """Score the prompts without fault, and the seed prompt beside them, each pair once.
+
+        Where a limit of the run cuts it short, what was paid for counts.
+        """
         seed_prompt = self._task.seed_prompt
         per_row: list[tuple[Example, ...]] = [(example,) for example in query.inputs]
         examples = per_row or [draw.reward_examples] * len(inspections)
@@ -207,19 +226,32 @@ class Collector:
             if found.fault is None
         ]
         asked = list(dict.fromkeys(asked))
-        scored = self._scorer.score_each(asked, Purpose.TRAINING)
-        for (prompt, own), score in zip(asked, scored, strict=True):
+        try:
+            scored = self._scorer.score_each(asked, Purpose.TRAINING)
+        except LimitReached:
+            scored = self._scorer.remembered(asked)
+        scores = {one: score for one, score in zip(asked, scored, strict=True) if score is not None}
+        for (prompt, own), score in scores.items():
             pool.add([prompt], [score], own, group=step)
-        scores = dict(zip(asked, scored, strict=True))
         return [
-            Candidate.of(
-                found,
-                scores[found.prompt, own] if found.fault is None else None,
-                self._config.reward.fault_reward,
-                step=step,
-                writer=Role.POLICY,
-                scored_on=Purpose.TRAINING,
-                seed_reward=scores[seed_prompt, own].reward,
+            self._candidate(
+                step, found, scores.get((found.prompt, own)), scores.get((seed_prompt, own))
             )
             for found, own in zip(inspections, examples, strict=True)
         ]
+
+    def _candidate(
+        self, step: int, found: Inspection, score: PromptScore | None, seed: PromptScore | None
+    ) -> Candidate | None:
+        """What became of a prompt; None where the target failed to answer."""
+        if found.fault is None and score is None:
+            return None
+        return Candidate.of(
+            found,
+            score if found.fault is None else None,
+            self._config.reward.fault_reward,
+            step=step,
+            writer=Role.POLICY,
+            scored_on=Purpose.TRAINING,
+            seed_reward=seed.reward if seed is not None else None,
+        )

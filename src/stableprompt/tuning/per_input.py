@@ -19,26 +19,20 @@ from stableprompt.config import TuneConfig
 from stableprompt.errors import ModelError
 from stableprompt.models.adapters import Role
 from stableprompt.scoring.ledger import Purpose
-from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.scoring.prompt_score import Outcomes, PromptScore, in_common
+from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.answer_leaks import gives_away
 from stableprompt.tasks.example import Example, TaskKind
-from stableprompt.tasks.statistics import Estimate, PairedComparison, estimate, paired
+from stableprompt.tasks.statistics import Estimate, PairedComparison, paired
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.anchor import paired_lead
 from stableprompt.tuning.candidates import CandidatePool
 from stableprompt.tuning.collect import Collector, draw_for_use
 from stableprompt.tuning.guards import Inspection
+from stableprompt.tuning.selection import estimate_of
 
 _AT_ONCE: Final = 32  # prompts that are written in one batch
 _PARTS: Final = 3  # of equal size: short, middle and long inputs, and so on
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of some inputs, example by example."""
-
-    predictions: tuple[str, ...]
-    values: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +100,8 @@ class PerInputResult:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    answered: Answered
+    answered: PromptScore
+    """As if all of these were one prompt."""
     prompts: tuple[Inspection, ...]
     cost: Cost
 
@@ -154,7 +149,8 @@ class WriterTrial:
         # Where the two are equal the anchor wins: it has been certain once.
         writer = max(trials, key=lambda role: sum(trials[role].answered.values))
         chosen = trials[writer].answered
-        lead = paired_lead(np.array([chosen.values]), np.array([seen.values]))
+        ours, theirs = in_common([chosen, seen], task.validation)[1]
+        lead = paired_lead(np.array([ours.values]), np.array([theirs.values]))
         pays = lead.mean > config.per_input.certainty * lead.error
         used = pays or config.per_input.mode == "always"
         before = self._scorer.ledger.target_tokens[Purpose.TEST]
@@ -191,7 +187,11 @@ class WriterTrial:
         )
         return result, [
             {"input": e.text, "prompt": p.prompt, "fault": p.fault, "value": value}
-            for e, p, value in zip(task.test, trial.prompts, trial.answered.values, strict=True)
+            for (e, p), value in zip(
+                trial.answered.answered(list(zip(task.test, trial.prompts, strict=True))),
+                trial.answered.values,
+                strict=True,
+            )
         ]
 
     def _answers_alone(self, fixed: str) -> PromptScore | None:
@@ -233,10 +233,7 @@ class WriterTrial:
         self.seconds["agent"] = (written_by - started) / n
         self.seconds["target"] = (time.perf_counter() - written_by) / n
         return _Trial(
-            Answered(
-                tuple(score.predictions[0] for score in scores),
-                tuple(score.values[0] for score in scores),
-            ),
+            _as_one(scores),
             tuple(prompts),
             Cost(
                 (ledger.agent_tokens_read - read) / n,
@@ -245,15 +242,17 @@ class WriterTrial:
             ),
         )
 
-    def _estimate(self, examples: Sequence[Example], found: Any) -> Estimate:
-        seed = self._config.seed
-        return estimate(self._task.metric, examples, found.predictions, found.values, seed=seed)
+    def _estimate(self, examples: Sequence[Example], found: PromptScore) -> Estimate:
+        return estimate_of(self._task, examples, found, seed=self._config.seed)
 
-    def _paired(self, examples: Sequence[Example], first: Any, second: Any) -> PairedComparison:
-        return paired(self._task.metric, examples, first, second, seed=self._config.seed)
+    def _paired(
+        self, examples: Sequence[Example], first: PromptScore, second: PromptScore
+    ) -> PairedComparison:
+        answered, (one, other) = in_common([first, second], examples)
+        return paired(self._task.metric, answered, one, other, seed=self._config.seed)
 
-    def _slices(self, fixed: PromptScore, ours: Answered) -> list[Slice]:
-        test = self._task.test
+    def _slices(self, fixed: PromptScore, ours: PromptScore) -> list[Slice]:
+        test, (before, now) = in_common([fixed, ours], self._task.test)
         found = thirds("input", [len(e.text) for e in test], ("short", "middle", "long"))
         if self._task.kind is TaskKind.CLASSIFICATION:
             found |= {
@@ -261,24 +260,37 @@ class WriterTrial:
                 for label in self._task.labels
             }
         if self._task.kind is not TaskKind.GENERATION and self._config.reward.softmax_weight:
-            sure = [
-                abs(reward - self._config.reward.accuracy_weight * value)
-                for reward, value in zip(fixed.rewards, fixed.values, strict=True)
-            ]
-            found |= thirds("target", sure, ("unsure", "fairly sure", "sure"))
-        return [self._slice(name, rows, fixed, ours) for name, rows in found.items() if rows]
+            weight = self._config.reward.accuracy_weight
+            earned = zip(fixed.answered(self._task.test), fixed.rewards, fixed.values, strict=True)
+            sure = {e: abs(reward - weight * value) for e, reward, value in earned}
+            found |= thirds("target", [sure[e] for e in test], ("unsure", "fairly sure", "sure"))
+        return [
+            self._slice(name, [test[row] for row in rows], before.only(rows), now.only(rows))
+            for name, rows in found.items()
+            if rows
+        ]
 
-    def _slice(self, name: str, rows: Sequence[int], fixed: PromptScore, ours: Answered) -> Slice:
-        examples = [self._task.test[row] for row in rows]
-        first, second = (
-            Answered(
-                tuple(found.predictions[row] for row in rows),
-                tuple(found.values[row] for row in rows),
-            )
-            for found in (fixed, ours)
-        )
-        before, now = (sum(part.values) / len(rows) for part in (first, second))
-        return Slice(name, len(rows), before, now, self._paired(examples, first, second))
+    def _slice(
+        self, name: str, examples: Sequence[Example], before: Outcomes, now: Outcomes
+    ) -> Slice:
+        n = len(examples)
+        compared = paired(self._task.metric, examples, before, now, seed=self._config.seed)
+        return Slice(name, n, sum(before.values) / n, sum(now.values) / n, compared)
+
+
+def _as_one(scores: Sequence[PromptScore | None]) -> PromptScore:
+    """Prompts that were each asked about one example of their own, as if they were one prompt."""
+    known = [score for score in scores if score is not None]
+    n = len(known) or 1
+    return PromptScore(
+        sum(score.score for score in known) / n,
+        None,
+        sum(score.reward for score in known) / n,
+        tuple(score.values[0] for score in known),
+        tuple(score.rewards[0] for score in known),
+        tuple(score.predictions[0] for score in known),
+        tuple(number for number, score in enumerate(scores) if score is None),
+    )
 
 
 def thirds(name: str, keys: Sequence[float], labels: Sequence[str]) -> dict[str, list[int]]:

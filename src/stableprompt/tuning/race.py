@@ -5,12 +5,16 @@ would cost on the rest pays for more finalists instead (Jamieson and Talwalkar 2
 arXiv 1502.07943).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from stableprompt.config import TuneConfig
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.randomness import derive_random
+
+PAPER_FINALISTS: Final = 5
+"""So many prompts the paper scores on test, to report the highest."""
 
 _FEWEST = 8  # examples of a first look
 
@@ -55,13 +59,21 @@ def race(prompts: Sequence[str], examples: Sequence[Example], rounds: int, look:
     return left
 
 
+def looks(num_prompts: int, num_examples: int, rounds: int) -> Iterator[tuple[int, range]]:
+    """How many prompts are left for each look, and the places of the examples that it adds.
+
+    >>> list(looks(5, 32, 3))
+    [(5, range(0, 8)), (3, range(8, 16)), (2, range(16, 32))]
+    """
+    before = 0
+    for size in look_sizes(num_examples, rounds):
+        yield num_prompts, range(before, size)
+        before, num_prompts = size, (num_prompts + 1) // 2
+
+
 def race_cost(num_prompts: int, num_examples: int, rounds: int) -> int:
     """Pairs of prompt and example that a race asks at most, the last look included."""
-    cost, before = 0, 0
-    for size in look_sizes(num_examples, rounds):
-        cost += num_prompts * (size - before)
-        before, num_prompts = size, (num_prompts + 1) // 2
-    return cost
+    return sum(left * len(new) for left, new in looks(num_prompts, num_examples, rounds))
 
 
 def most_racers(calls: int, num_examples: int, rounds: int) -> int:

@@ -3,21 +3,19 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
 
 from stableprompt.config import TuneConfig
 from stableprompt.scoring.ledger import Purpose
-from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.scoring.limits import LimitReached
+from stableprompt.scoring.prompt_score import PromptScore, in_common
+from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.statistics import Estimate, PairedComparison, estimate, paired
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.budget import Budget
 from stableprompt.tuning.candidates import CandidatePool
 from stableprompt.tuning.demonstrations import draw_demonstrations
-from stableprompt.tuning.race import most_racers, race, validation_order
-
-PAPER_FINALISTS: Final = 5
-"""So many prompts the paper scores on test, to report the highest."""
+from stableprompt.tuning.race import race, validation_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +111,12 @@ class _Finals:
     def __init__(self, pool: CandidatePool, task: Task, scorer: Scorer, config: TuneConfig) -> None:
         self._pool, self._task, self._scorer, self._config = pool, task, scorer, config
         self._validation, self._order = task.validation, validation_order(task, config)
-        self._budget = Budget(config, len(task.validation))
+        self._budget = Budget(config, len(task.validation), scorer.limits)
         self._together = task.metric.together
 
     def room(self, wanted: int, *, last: bool = False) -> int:
-        """How many prompts to compare: all that can be paid for in what comes last."""
-        if not self._budget.limited:
-            return wanted
-        selection = self._config.selection
-        last = last or not selection.num_demonstrations
-        left = self._budget.left(self._scorer.ledger) - self._budget.trial
-        most = most_racers(left, len(self._order), selection.rounds)
-        return most if last else min(wanted, most)
+        """How many prompts to compare, with as many as is paid for."""
+        return self._budget.racers(self._scorer.ledger, wanted, last=last)
 
     def worth(self, prompt: str, score: PromptScore) -> float:
         """What a prompt is chosen by: its rating; or its score, by a metric that is no mean over
@@ -142,8 +134,13 @@ class _Finals:
 
         new = [p for p in dict.fromkeys(prompts) if p not in pool.validated]
         if new:
-            new = race(new, self._order, self._config.selection.rounds, look)
-            pool.validate(new, scorer, self._validation, group=group)
+            try:
+                left = race(new, self._order, self._config.selection.rounds, look)
+                pool.validate(left, scorer, self._validation, group=group)
+            except LimitReached:  # what was paid for decides
+                pool.recall(new, scorer, self._validation, group=group)
+                return [prompt for prompt in new if prompt in pool.validated]
+            return left
         return new
 
 
@@ -160,30 +157,44 @@ def read_test(
         config: The seed of the bootstrap.
     """
     prompts = list(dict.fromkeys([task.seed_prompt, selection.prompt, selection.readable, *five]))
-    found = dict(zip(prompts, scorer.score_all(prompts, task.test, Purpose.TEST), strict=True))
+    found = dict(zip(prompts, _on_test(prompts, task, scorer), strict=True))
 
     def figure(prompt: str) -> Estimate:
         return estimate_of(task, task.test, found[prompt], seed=config.seed)
 
+    both = [found[task.seed_prompt], found[selection.prompt]]
+    answered, (before, now) = in_common(both, task.test)
     highest = max(five, key=lambda prompt: found[prompt].score, default=None)
     return TestFigures(
         test=figure(selection.prompt),
         seed_test=figure(task.seed_prompt),
         readable_test=figure(selection.readable),
-        paired=paired(
-            task.metric,
-            task.test,
-            found[task.seed_prompt],
-            found[selection.prompt],
-            seed=config.seed,
-        ),
+        paired=paired(task.metric, answered, before, now, seed=config.seed),
         max_of_five=figure(highest) if highest is not None else None,
         scores=found,
     )
 
 
+def _on_test(prompts: Sequence[str], task: Task, scorer: Scorer) -> list[PromptScore]:
+    """Their scores on test; on a part of it where a limit of the run cuts it short.
+
+    Raises:
+        LimitReached: there is a prompt of which nothing is known.
+    """
+    try:
+        return scorer.score_all(prompts, task.test, Purpose.TEST)
+    except LimitReached:
+        # Prompt by prompt, the first ones are complete: kept are examples that all were asked on.
+        scores = scorer.remembered([(prompt, task.test) for prompt in prompts])
+        known = [score for score in scores if score is not None]
+        if len(known) < len(scores) or not in_common(known, task.test)[0]:
+            raise
+        return known
+
+
 def estimate_of(
     task: Task, examples: Sequence[Example], score: PromptScore, *, seed: int
 ) -> Estimate:
-    """The score with its interval."""
-    return estimate(task.metric, examples, score.predictions, score.values, seed=seed)
+    """The score with its interval, over the examples that were answered."""
+    answered = score.answered(examples)
+    return estimate(task.metric, answered, score.predictions, score.values, seed=seed)

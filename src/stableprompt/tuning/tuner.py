@@ -25,7 +25,9 @@ from stableprompt.runs.folder import (
     RunFolder,
 )
 from stableprompt.scoring.ledger import Ledger, Purpose
-from stableprompt.scoring.scorer import PromptScore, Scorer
+from stableprompt.scoring.limits import LimitReached
+from stableprompt.scoring.prompt_score import PromptScore
+from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.anchor import AnchorDecision, Judgement, apply, is_due
 from stableprompt.tuning.anchor_judge import AnchorJudge
@@ -35,9 +37,10 @@ from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.monitor import Action, Finding, Monitor
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
+from stableprompt.tuning.race import PAPER_FINALISTS
 from stableprompt.tuning.randomness import derive_seed
 from stableprompt.tuning.records import Observer, StepRecord, TuneResult
-from stableprompt.tuning.selection import PAPER_FINALISTS, Selection, read_test, select
+from stableprompt.tuning.selection import Selection, read_test, select
 from stableprompt.tuning.update import UpdateStats, learn
 
 
@@ -70,7 +73,7 @@ class Tuner:
         self._collector = Collector(agent, scorer, guards, task, config)
         self._judge = AnchorJudge(agent, scorer, self._collector, task, config)
         self._guards = guards
-        self._budget = Budget(config, len(task.validation))
+        self._budget = Budget(config, len(task.validation), scorer.limits)
         self._monitor = Monitor(config.monitor)
         self._pool = CandidatePool(task.seed_prompt)
         self._decisions: Counter[str] = Counter()
@@ -94,20 +97,28 @@ class Tuner:
             if config.anchor.kind == "previous":
                 agent.copy(Role.POLICY, Role.ANCHOR)
             rollout, candidates = self._collector.collect(step, self._pool)  # 1. write and score
+            if not candidates:  # a limit left no room for a single answer
+                break
             stats = self._update(step, rollout)  # 2. PPO with KL to the anchor
             finding = self._watch(candidates, stats)  # is the run healthy? if not, answer
             self._pool.count_faults(candidates)  # 3. what was seen is in the pool by now
-            judgement: Judgement | None = None
-            judged: list[Candidate] = []
-            # 4. KEEP / UPDATE / ROLL_BACK, by copying
-            if is_due(step, config) and self._budget.affords_decision(self._scorer.ledger):
-                judgement, judged = self._judge.judge(step, self._pool)
-                apply(judgement.decision, agent, self._trainable.optimizer)
-                self._decisions[judgement.decision] += 1
+            judgement, judged = self._decide(step)  # 4. KEEP / UPDATE / ROLL_BACK, by copying
             record = self._record(step, candidates, stats, finding, judgement, started)
             self._write_down(record, [*candidates, *judged])  # 5. safe to kill here
             self._observer.on_step(record)
         return self._finish(setting, trial)
+
+    def _decide(self, step: int) -> tuple[Judgement | None, list[Candidate]]:
+        """Compare policy and anchor where that is due and can be paid for, and act on it."""
+        if not (is_due(step, self._config) and self._budget.affords_decision(self._scorer.ledger)):
+            return None, []
+        try:
+            judgement, judged = self._judge.judge(step, self._pool)
+        except LimitReached:  # half a comparison decides nothing
+            return None, []
+        apply(judgement.decision, self._trainable.agent, self._trainable.optimizer)
+        self._decisions[judgement.decision] += 1
+        return judgement, judged
 
     def consider(self, prompts: Sequence[str]) -> None:
         """Let prompts that were found elsewhere compete in the selection."""
@@ -167,6 +178,8 @@ class Tuner:
             "monitor": self._monitor.to_dict(),
             "lengths": self._folder.lengths(),
             "setting": self._setting,
+            "seconds": self._scorer.limits.seconds,
+            "target_seconds": self._scorer.seconds,
         }
         save_checkpoint(
             self._folder.checkpoints,
@@ -185,6 +198,8 @@ class Tuner:
         self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
         self._decisions = Counter(checkpoint.state["decisions"])
         self._monitor.restore(checkpoint.state["monitor"])
+        self._scorer.limits.start_from(checkpoint.state.get("seconds", 0.0))
+        self._scorer.seconds = dict(checkpoint.state.get("target_seconds", self._scorer.seconds))
         lengths = {PAIRS: 0, **checkpoint.state["lengths"]}
         if checkpoint.state.get("setting") != self._setting:
             # On another machine the target's figures may differ: old and new must not be mixed.
@@ -221,7 +236,7 @@ class Tuner:
             seed_validation=selection.seed_validation,
             trivial_score=task.trivial_score("test"),
             target_calls=self._scorer.ledger.total_calls,
-            cost=self._scorer.ledger.to_dict(),
+            cost=self._scorer.cost(),
             candidates={
                 "unique": pool.num_unique,
                 "compared_on_validation": selection.num_compared,
@@ -239,6 +254,9 @@ class Tuner:
         self._folder.write_json(TEST, outcomes(figures.scores))
         if config.selection.learning_curve:
             self._folder.write_json(CURVE, {"points": self._curve(selection)})
+        # Apart: equal runs give equal results, whatever the weather.
+        told = trial.seconds if trial is not None else {}
+        self._folder.write_json(TIMING, {**told, **self._scorer.weather()})
         self._folder.write_text(BEST_PROMPT, result.prompt + "\n")
         self._folder.write_json(RESULT, result.to_dict())
         return result
@@ -252,7 +270,6 @@ class Tuner:
             trial.keep(fixed, result)
         self._folder.cut_back({WRITES: 0})
         self._folder.append(WRITES, written)
-        self._folder.write_json(TIMING, trial.seconds)  # apart: equal runs give equal results
         return result
 
     def _curve(self, selection: Selection) -> list[list[float]]:
@@ -275,7 +292,12 @@ def outcomes(scores: Mapping[str, PromptScore]) -> dict[str, Any]:
     """What every prompt that was scored on test achieved, example by example."""
     return {
         "prompts": [
-            {"prompt": prompt, "values": list(score.values), "predictions": score.predictions}
+            {
+                "prompt": prompt,
+                "values": list(score.values),
+                "predictions": score.predictions,
+                "left_out": score.left_out,
+            }
             for prompt, score in scores.items()
         ]
     }

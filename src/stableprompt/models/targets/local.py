@@ -1,6 +1,6 @@
 """A target in this process: a causal LM that scores words as sequences, and answers freely."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -16,7 +16,7 @@ from stableprompt.models.chat import (
 )
 from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
-from stableprompt.models.targets.interface import Answers, LabelScores
+from stableprompt.models.targets.interface import Answers, LabelScores, Usage
 from stableprompt.models.targets.writing import write_greedily
 
 ANSWER_ROOM = 32  # tokens kept free for a label
@@ -52,6 +52,34 @@ class LocalTarget:
         self._plain = plain
         self._likelihood = Likelihood(loaded, max_batch_tokens=max_batch_tokens)
         self._labels: dict[tuple[str, ...], _Labels] = {}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """It does: all of its output can be read."""
+        return True
+
+    @property
+    def at_once(self) -> int | None:
+        """All: what they share is read once."""
+        return None
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """None."""
+        return {}
+
+    @property
+    def how(self) -> str:
+        """In this process."""
+        return "probabilities of the answers, in this process"
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The checkpoint that answers."""
+        return self._loaded
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,7 +124,7 @@ class LocalTarget:
                 inputs, labels, share=continues_exactly(self._loaded)
             )
         table = pad_sequence(logprobs, batch_first=True, padding_value=-torch.inf)
-        return LabelScores(table.softmax(dim=1), num_tokens)
+        return LabelScores(table.softmax(dim=1), Usage(read=num_tokens))
 
     def _encode_labels(self, words: tuple[str, ...]) -> _Labels:
         """Token ids of each word as an answer; the same few words are asked for again and again.

@@ -12,7 +12,7 @@ from stableprompt.models.likelihood import continues_exactly
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
 from stableprompt.models.reading import Reader, Reading
-from stableprompt.models.targets.interface import Answers
+from stableprompt.models.targets.interface import Answers, Usage
 from stableprompt.models.tree import num_tokens, plan
 
 
@@ -58,7 +58,8 @@ def write_greedily(
     answers = [_until_end(written[n], loaded.end_of_turn_ids) for n in range(len(inputs))]
     # The new tokens alone: what was read can never be taken for an answer.
     texts = loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return Answers(tuple(text.strip() for text in texts), num_read + sum(map(len, answers)))
+    usage = Usage(num_read, sum(map(len, answers)))
+    return Answers(tuple(text.strip() for text in texts), usage)
 
 
 def _go_on(

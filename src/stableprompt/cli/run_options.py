@@ -1,0 +1,40 @@
+"""How a run goes, on the command line: agent, method, seed, where it is kept."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stableprompt.presets import METHODS, PRESETS
+
+SeedPromptOption = Annotated[str | None, typer.Option(help="The prompt to start from and to beat.")]
+AgentOption = Annotated[
+    str | None, typer.Option(help="LLM that writes prompts: embedded name, folder or hub id.")
+]
+AdapterOption = Annotated[
+    str | None, typer.Option(help="Writer to start from: an adapter's folder, or a run's.")
+]
+PerInputOption = Annotated[
+    str | None,
+    typer.Option(metavar="[auto]", help="A prompt for each input; auto: only if it pays."),
+]
+MethodOption = Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")]
+StepsOption = Annotated[int | None, typer.Option(help="Rollouts and updates.")]
+SeedOption = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
+PresetOption = Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what it would cost; see estimate.")
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option(help="New folder for the results. [default: runs/DATA-TIME]")
+]
+ResumeOption = Annotated[
+    Path | None, typer.Option(help="Continue an interrupted run, from its folder alone.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="Settings in TOML or YAML; flags win over it.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting, as in --set ppo.learning_rate=0.0001."),
+]

@@ -1,0 +1,103 @@
+"""The target and the limits of a run on the command line."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from stableprompt.cli.settings import nested
+from stableprompt.errors import ConfigError
+
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="LLM that follows them: embedded name, folder, hub id, PROVIDER/MODEL behind an API, "
+        "or MODULE:FUNCTION of your own."
+    ),
+]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Of an OpenAI-compatible server that has the target."),
+]
+MaxCallsOption = Annotated[
+    int | None, typer.Option("--max-target-calls", help="At most so many, test included.")
+]
+MaxCostOption = Annotated[
+    float | None, typer.Option(metavar="DOLLARS", help="At most so many, by the price table.")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option(help="Tokens that the target reads and writes, at most.")
+]
+MaxTimeOption = Annotated[
+    str | None, typer.Option(metavar="TIME", help="At most so long, as in 90s, 30m or 2h.")
+]
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """What the options for limits were given."""
+
+    max_target_calls: int | None = None
+    max_cost: float | None = None
+    max_tokens: int | None = None
+    max_time: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Fields of ``LimitsConfig``, those that were given.
+
+        Raises:
+            ConfigError: a time that is none.
+        """
+        seconds = None if self.max_time is None else parse_seconds(self.max_time)
+        given = {
+            "max_target_calls": self.max_target_calls,
+            "max_cost": self.max_cost,
+            "max_tokens": self.max_tokens,
+            "max_seconds": seconds,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of "90", "90s", "30m" or "1.5h".
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    if found is None:
+        raise ConfigError(f"--max-time {text!r} is no time; write 90s, 30m or 2h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def target_layers(
+    target: str | None, base_url: str | None, limits: LimitOptions
+) -> tuple[list[dict[str, Any]], Any]:
+    """Settings for target and limits, and the function, where the target names one.
+
+    Raises:
+        ConfigError: there is no such function, or a time is none.
+    """
+    layers = [nested("limits", limits.settings())] if limits != LimitOptions() else []
+    if base_url is not None:
+        layers.append(nested("target.api.base_url", base_url))
+    if target is None:
+        return layers, None
+    function = None if base_url is not None else _function(target)
+    layers.append(nested("target.model", f"function:{target}" if function else target))
+    return layers, function
+
+
+def _function(target: str) -> Any:
+    """The function that MODULE:FUNCTION names; None where it is the name of a model."""
+    import os
+
+    module, colon, function = target.partition(":")
+    if not colon or "/" in module or module == "hub" or os.path.isdir(target) or not function:
+        return None
+    from stableprompt.cli.data import imported
+
+    return imported(target, "--target")

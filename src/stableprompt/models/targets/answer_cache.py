@@ -1,0 +1,85 @@
+"""Answers on disk, over all runs: what was paid for once is not paid for again.
+
+A row is an answer by all that it depends on: server, model, exact messages, parameters and the
+number of the sample. Errors are never kept. SQLite: several processes may read and write.
+"""
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from stableprompt.errors import ConfigError
+from stableprompt.models.embedded import cache_dir
+
+ANSWERS: Final = "answers.sqlite"
+_VERSION: Final = 1  # of what a row holds; others are not read
+_PATIENCE: Final = 60.0  # seconds, while another process writes
+
+
+class AnswerCache:
+    """Answers by question, in one file.
+
+    Args:
+        path: Of the file; made where there is none. None keeps nothing.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.hits = 0
+        """Questions that were answered from here."""
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Used by one thread at a time: that of the event loop, or the one that waits for it.
+            self._file = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute("PRAGMA synchronous = NORMAL")
+            self._file.execute(
+                "CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, answer TEXT)"
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"the answers kept in {path} cannot be used ({error}); delete the file, name "
+                "another folder by STABLEPROMPT_CACHE, or use --set target.api.cache=false"
+            ) from error
+
+    @classmethod
+    def of_user(cls, *, wanted: bool) -> "AnswerCache":
+        """The one in the user's cache folder, or one that keeps nothing."""
+        return cls(cache_dir() / ANSWERS if wanted else None)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._path is not None:
+            self._file.close()
+
+    def find(self, question: Any) -> Any:
+        """What was answered before, or None."""
+        if self._path is None:
+            return None
+        query = "SELECT answer FROM answers WHERE question = ?"
+        row = self._file.execute(query, (_key(question),)).fetchone()
+        if row is None:
+            return None
+        self.hits += 1
+        return json.loads(row[0])
+
+    def keep(self, question: Any, answer: Any) -> None:
+        """Keep an answer: a plain JSON value, not None."""
+        if self._path is not None:
+            text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
+            statement = "INSERT OR REPLACE INTO answers VALUES (?, ?)"
+            self._file.execute(statement, (_key(question), text))
+
+
+def _key(question: Any) -> str:
+    text = json.dumps([_VERSION, question], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,279 @@
+"""A target behind an API: an OpenAI-compatible server, near or far."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from stableprompt.errors import TargetError
+from stableprompt.llm_config import TargetConfig
+from stableprompt.models.chat import Message
+from stableprompt.models.targets.answer_cache import AnswerCache
+from stableprompt.models.targets.client import Client, Reply
+from stableprompt.models.targets.dialect import Dialect, find_dialect, logprobs_by_id
+from stableprompt.models.targets.interface import Answers, LabelScores, Usage
+from stableprompt.models.targets.providers import endpoint_of, key_of
+from stableprompt.models.targets.remote_labels import (
+    Ids,
+    can_be_told_apart,
+    sequence_probs,
+    tree_of,
+    word_probs,
+)
+from stableprompt.models.targets.traffic import Failed, MayPass, Refused, Traffic
+from stableprompt.tasks.spoken_labels import spoken_label, without_thinking
+
+CONCURRENCY: Final = 8
+PORTION: Final = 4  # times the concurrency: conversations between two looks at the limits
+FIRST_TRIES: Final = 4  # at the start: who waits for a server that is down, waits a few seconds
+LABEL_ROOM: Final = 32  # tokens of an answer that names a label
+MARKUP: Final = (
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>"),
+    *("<|end_header_id|>", "<|system|>", "<|user|>", "<|assistant|>", "<s>", "</s>"),
+    *("[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<|begin_of_text|>"),
+)
+"""Chat markup of widespread models: what a server's own is nobody knows from outside."""
+
+
+class ApiTarget:
+    """Asks a server; each question once, whatever the run.
+
+    Args:
+        config: Model and how it is asked.
+        cache: Answers of earlier runs.
+        model: Another model in the target's place, such as a judge.
+
+    Raises:
+        ConfigError: no provider of that name, or no key in the environment.
+        TargetError: the server cannot be reached, or refuses the key or the model.
+    """
+
+    def __init__(
+        self, config: TargetConfig, cache: AnswerCache, *, model: str | None = None
+    ) -> None:
+        self.name = model or config.model
+        self._config, self._cache = config, cache
+        self._endpoint = endpoint_of(self.name, config.api)
+        self._client = Client(self._endpoint, key_of(self._endpoint), config.api.timeout_seconds)
+        self._concurrency = config.api.concurrency or CONCURRENCY
+        self.traffic = Traffic(config.api, self._concurrency, self.name)
+        self._ids: dict[str, Ids] = {}
+        try:
+            self.dialect = self._find_dialect()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Hang up; it answers no more."""
+        self.traffic.close(last=self._client.close)
+        self._cache.close()
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the server shows log-probabilities of next tokens."""
+        return self.dialect.top > 0
+
+    @property
+    def at_once(self) -> int | None:
+        """A few for each call under way."""
+        return PORTION * self._concurrency
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Those sent, and what was known already."""
+        return {
+            "sent": self.traffic.sent,
+            "retries": self.traffic.retries,
+            "from_disk": self._cache.hits,
+        }
+
+    @property
+    def how(self) -> str:
+        """Which way the labels are read."""
+        if self.dialect.token_ids:
+            return "probabilities of the answers, from the server (logprob_token_ids)"
+        if self.dialect.top:
+            return f"probabilities of the answers, from the server (top {self.dialect.top} tokens)"
+        return "the answers that the server writes, right or wrong"
+
+    def num_tokens(self, text: str) -> int:
+        """About how many tokens the text is, rather too many: nobody knows its tokenizer."""
+        return len(text.encode()) // 3 + 1
+
+    def markup(self) -> list[str]:
+        """Chat markup of widespread models."""
+        return list(MARKUP)
+
+    def fits(self, conversation: Sequence[Message], room: int) -> bool:
+        """Nobody knows before: a server refuses what is too long, and it is left out then."""
+        return True
+
+    def generate(self, conversations: Sequence[Sequence[Message]], max_tokens: int) -> Answers:
+        """What the server writes, at temperature 0 where it lets us."""
+        bodies = [self._body(conversation, max_tokens) for conversation in conversations]
+        replies = self._ask(bodies)
+        texts = tuple("" if isinstance(reply, Failed) else reply.text for reply in replies)
+        return Answers(texts, _usage(replies), _failed(replies))
+
+    def label_scores(
+        self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
+    ) -> LabelScores:
+        """Probabilities by the best way that the server knows; a written answer where none serves.
+
+        Words whose tokens the server tells are read as whole sequences of tokens, like those of a
+        target in this process. Else the most probable first tokens must tell them apart.
+        """
+        rows: list[list[float] | None] = [None] * len(conversations)
+        failed: dict[int, str] = {}
+        usage = Usage()
+        for way in self._ways():
+            left = [n for n, row in enumerate(rows) if row is None and n not in failed]
+            if left:
+                found, cost, lost = way([conversations[n] for n in left], [words[n] for n in left])
+                usage += cost
+                failed |= {left[n]: why for n, why in lost.items()}
+                for n, row in zip(left, found, strict=True):
+                    rows[n] = row
+        known = [
+            torch.tensor(row or [0.0] * len(own)) for row, own in zip(rows, words, strict=True)
+        ]
+        return LabelScores(pad_sequence(known, batch_first=True), usage, failed)
+
+    def _ways(self) -> list[Any]:
+        ways: list[Any] = [self._by_ids] if self.dialect.token_ids else []
+        ways += [self._by_top] if self.dialect.top else []
+        return [*ways, self._by_text]
+
+    def _by_ids(
+        self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
+    ) -> tuple[list[list[float] | None], Usage, dict[int, str]]:
+        """Whole words, token by token; only where the tokens tell the words apart."""
+        ids = [[self._tokens(word) for word in own] for own in words]
+        asked: list[tuple[int, Ids, list[int]]] = []
+        bodies = []
+        for n, own in enumerate(ids):
+            tree = tree_of(own) if can_be_told_apart(own) else {}
+            spelled = {start: self._spelling(start, own, words[n]) for start in tree}
+            if None not in spelled.values():
+                asked += [(n, start, wanted) for start, wanted in tree.items()]
+                bodies += [
+                    self.dialect.with_ids(self._begun(conversations[n], spelled[start]), wanted)
+                    for start, wanted in tree.items()
+                ]
+        replies = self._ask(bodies)
+        lost = {asked[n][0]: why for n, why in _failed(replies).items()}
+        tables: dict[int, dict[Ids, dict[int, float]]] = {}
+        for (n, start, wanted), reply in zip(asked, replies, strict=True):
+            if isinstance(reply, Reply) and set(wanted) <= (found := logprobs_by_id(reply)).keys():
+                tables.setdefault(n, {})[start] = found
+        rows: list[list[float] | None] = []
+        for n, own in enumerate(ids):
+            complete = n in tables and len(tables[n]) == len(tree_of(own))
+            rows.append(sequence_probs(own, tables[n]) if complete else None)
+        return rows, _usage(replies), lost
+
+    def _by_top(
+        self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
+    ) -> tuple[list[list[float] | None], Usage, dict[int, str]]:
+        bodies = [self.dialect.with_top(self._body(c, 1)) for c in conversations]
+        replies = self._ask(bodies)
+        rows = [
+            word_probs(reply.top, own) if isinstance(reply, Reply) and reply.top else None
+            for reply, own in zip(replies, words, strict=True)
+        ]
+        return rows, _usage(replies), _failed(replies)
+
+    def _by_text(
+        self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
+    ) -> tuple[list[list[float] | None], Usage, dict[int, str]]:
+        answers = self.generate(conversations, self._config.max_answer_tokens or LABEL_ROOM)
+        rows: list[list[float] | None] = []
+        for text, own in zip(answers.texts, words, strict=True):
+            said = spoken_label(without_thinking(text), own)
+            rows.append([float(number == said) for number in range(len(own))])
+        return rows, answers.usage, dict(answers.failed)
+
+    def _begun(self, conversation: Sequence[Message], start: str | None) -> dict[str, Any]:
+        """A request for the next token of an answer that begins like this."""
+        if not start:
+            return self._body(conversation, 1)
+        begun: Message = {"role": "assistant", "content": start}
+        body = self._body([*conversation, begun], 1)
+        return {**body, "continue_final_message": True, "add_generation_prompt": False}
+
+    def _spelling(self, start: Ids, ids: Sequence[Ids], words: Sequence[str]) -> str | None:
+        """The characters of a word's first tokens; None where they are no tokens of their own."""
+        [word, *_] = [w for w, own in zip(words, ids, strict=True) if own[: len(start)] == start]
+        lengths = range(len(word)) if start else range(1)
+        return next(
+            (word[:n] for n in lengths if not start or self._tokens(word[:n]) == start), None
+        )
+
+    def _body(self, conversation: Sequence[Message], max_tokens: int) -> dict[str, Any]:
+        return self.dialect.body(self._endpoint.model, conversation, max_tokens)
+
+    def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[Reply | Failed]:
+        """An answer to each request: from disk, or from the server and then to disk."""
+        questions = [[self._endpoint.base_url, dict(body), {"sample": 0}] for body in bodies]
+        kept = [self._cache.find(question) for question in questions]
+        missing = [n for n, answer in enumerate(kept) if answer is None]
+
+        async def send(number: int) -> Reply:
+            n = missing[number]
+            reply = await self._client.chat(bodies[n])
+            self._cache.keep(questions[n], asdict(reply))
+            return reply
+
+        new = iter(self.traffic.run(send, len(missing)) if missing else [])
+        return [next(new) if answer is None else Reply.from_json(answer) for answer in kept]
+
+    def _tokens(self, word: str) -> Ids:
+        """Token ids of a word at the beginning of an answer; () where the server fails to say."""
+        if word not in self._ids:
+            question = [self._endpoint.base_url, self._endpoint.model, {"tokenize": word}]
+            ids = self._cache.find(question)
+            if ids is None:
+                [found] = self.traffic.run(lambda _: self._client.tokenize(word), 1)
+                ids = () if isinstance(found, Failed) else found
+                self._cache.keep(question, list(ids))
+            self._ids[word] = tuple(ids)
+        return self._ids[word]
+
+    def _find_dialect(self) -> Dialect:
+        question = [
+            self._endpoint.base_url,
+            self._endpoint.model,
+            {"labels": self._config.api.labels},
+        ]
+        kept = self._cache.find(question)
+        if kept is not None:
+            return Dialect(**kept)
+
+        async def find() -> Dialect:
+            def send(body: Mapping[str, Any]) -> Any:
+                return self.traffic.patiently(lambda: self._client.chat(body), attempts=FIRST_TRIES)
+
+            wanted = self._config.api.labels == "auto"
+            return await find_dialect(self._client, send, labels=wanted)
+
+        try:
+            dialect = self.traffic.complete(find())
+        except (MayPass, Refused) as failure:
+            raise TargetError(
+                f"the target {self.name!r} does not answer: {failure}; see whether the server is "
+                f"up at {self._endpoint.base_url}"
+            ) from None
+        self._cache.keep(question, dialect.to_dict())
+        return dialect
+
+
+def _usage(replies: Sequence[Reply | Failed]) -> Usage:
+    answered = [reply for reply in replies if isinstance(reply, Reply)]
+    return Usage(sum(r.read for r in answered), sum(r.written for r in answered))
+
+
+def _failed(replies: Sequence[Reply | Failed]) -> dict[int, str]:
+    return {n: reply.why for n, reply in enumerate(replies) if isinstance(reply, Failed)}

@@ -1,0 +1,149 @@
+"""Who answers behind a name such as ``openai/gpt-4o-mini``, where, and for how much.
+
+All of them speak OpenAI's chat-completions protocol; another server that does is named by its
+``base_url``.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stableprompt.errors import ConfigError
+from stableprompt.llm_config import ApiConfig, TargetConfig
+
+FUNCTION_PREFIX: Final = "function:"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A public API, or a well-known server on one's own machine."""
+
+    base_url: str
+    key_variable: str | None
+    """None: it needs no key."""
+    prices: str | None
+    """What the price table (genai-prices) calls it; None: it costs nothing."""
+
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
+    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "anthropic"),
+    "gemini": Provider(
+        "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"
+    ),
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),
+    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "deepseek"),
+    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq"),
+    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", "together"),
+    "fireworks": Provider(
+        "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "fireworks"
+    ),
+    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"),
+    "xai": Provider("https://api.x.ai/v1", "XAI_API_KEY", "x-ai"),
+    "ollama": Provider("http://localhost:11434/v1", None, None),
+    "vllm": Provider("http://localhost:8000/v1", None, None),
+    "lmstudio": Provider("http://localhost:1234/v1", None, None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a target answers."""
+
+    model: str
+    """As the server calls it."""
+    base_url: str
+    key_variable: str | None
+    prices: str | None
+
+
+def is_api(config: TargetConfig, model: str | None = None) -> bool:
+    """Whether a model answers behind an API; a folder of that name wins over a provider.
+
+    Args:
+        config: Of the target.
+        model: Another model in its place, such as a judge.
+    """
+    name = model or config.model
+    if name.startswith(("hub:", FUNCTION_PREFIX)) or Path(name).expanduser().is_dir():
+        return False
+    provider, slash, rest = name.partition("/")
+    return config.api.base_url is not None or (bool(slash and rest) and provider in PROVIDERS)
+
+
+def endpoint_of(model: str, config: ApiConfig) -> Endpoint:
+    """Where a model answers.
+
+    Raises:
+        ConfigError: it names no provider, and no base_url was given.
+    """
+    if config.base_url is not None:
+        return Endpoint(model, config.base_url.rstrip("/"), config.key_variable, None)
+    name, _, rest = model.partition("/")
+    provider = PROVIDERS.get(name)
+    if provider is None or not rest:
+        raise ConfigError(
+            f"{model!r} names no provider; write PROVIDER/MODEL with one of "
+            f"{', '.join(PROVIDERS)}, or give --base-url"
+        )
+    variable = config.key_variable or provider.key_variable
+    return Endpoint(rest, provider.base_url, variable, provider.prices)
+
+
+def key_of(endpoint: Endpoint) -> str:
+    """The key, from the environment; a server of one's own may need none.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    if endpoint.key_variable is None:
+        return os.environ.get("OPENAI_API_KEY") or "none"
+    key = os.environ.get(endpoint.key_variable, "").strip()
+    if not key:
+        raise ConfigError(
+            f"{endpoint.model} at {endpoint.base_url} needs a key, and the environment has no "
+            f"{endpoint.key_variable}; set it (keys are read from nowhere else)"
+        )
+    return key
+
+
+def price_of(model: str, config: ApiConfig) -> tuple[float, float] | None:
+    """Dollars for a million tokens read and written; None where nobody knows.
+
+    A server of one's own costs nothing unless prices are given.
+    """
+    given = config.price_read, config.price_written
+    if given != (None, None):
+        return given[0] or 0.0, given[1] or 0.0
+    endpoint = endpoint_of(model, config)
+    if endpoint.prices is None:
+        known = config.base_url is None or _is_at_home(config.base_url)
+        return (0.0, 0.0) if known else None
+    from genai_prices import Usage, calc_price  # half a second; only where something has a price
+
+    some = 1000  # as in one call: a million at once would be charged as a long context
+    try:
+        read, written = (
+            calc_price(usage, model_ref=endpoint.model, provider_id=endpoint.prices).total_price
+            for usage in (Usage(input_tokens=some), Usage(output_tokens=some))
+        )
+    except LookupError:
+        return None
+    return float(read) * 1000, float(written) * 1000
+
+
+def target_price(config: TargetConfig) -> tuple[float, float] | None:
+    """Of the target, wherever it is: in this process it costs no dollars."""
+    if is_api(config):
+        return price_of(config.model, config.api)
+    given = config.api.price_read, config.api.price_written
+    if given != (None, None) or not config.model.startswith(FUNCTION_PREFIX):
+        return given[0] or 0.0, given[1] or 0.0
+    return None
+
+
+def _is_at_home(base_url: str) -> bool:
+    host = base_url.partition("://")[2].partition("/")[0].rpartition(":")[0] or base_url
+    return host in ("localhost", "127.0.0.1", "[::1]")

@@ -1,0 +1,218 @@
+"""Many calls at once to something that may fail: paced, retried, and given up in good order.
+
+What fails for a reason that may pass is tried again, with growing pauses (``tenacity``). What
+fails for good is a ``Failed`` in its place, never an answer; where too many do, all stops.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from stableprompt.errors import TargetError
+from stableprompt.llm_config import ApiConfig
+
+_T = TypeVar("_T")
+
+LONGEST_WAIT: Final = 300.0
+"""Seconds that a server's Retry-After is waited for; it stops the run when it asks for more."""
+_REMEMBERED: Final = 100  # calls that the share of failures is taken over
+_SLACK: Final = 10  # so many may fail before the share counts
+
+
+class MayPass(Exception):
+    """A call failed for a reason that may pass.
+
+    Args:
+        why: In a few words, without keys.
+        after: Seconds that the server asks to wait.
+    """
+
+    def __init__(self, why: str, after: float | None = None) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+class Refused(Exception):
+    """This call will never be answered, others may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """In the place of an answer that never came."""
+
+    why: str
+
+
+class Traffic:
+    """Runs calls in an event loop of its own, so that it works inside a notebook's, too.
+
+    Args:
+        config: Pace, attempts, time-outs.
+        concurrency: Calls under way at once.
+        name: Of the target, for messages.
+
+    Attributes:
+        sent: Calls that were sent, retries among them.
+        retries: How many of them were retries.
+    """
+
+    def __init__(self, config: ApiConfig, concurrency: int, name: str) -> None:
+        self._config, self._name = config, name
+        self._concurrency = concurrency
+        self.sent = self.retries = 0
+        self._outcomes: deque[bool] = deque(maxlen=_REMEMBERED)
+        self._not_before = 0.0  # of the loop's clock: when the server wants to hear from us again
+        self._loop = asyncio.new_event_loop()
+        # A daemon: an interrupted program need not wait for a server that never answers.
+        self._thread = threading.Thread(
+            target=_turn, args=(self._loop,), name="traffic", daemon=True
+        )
+        self._thread.start()
+        self._end = weakref.finalize(self, _stop, self._loop)
+
+    def close(self, *, last: Callable[[], Awaitable[None]] | None = None) -> None:
+        """End the loop; no more calls after that.
+
+        Args:
+            last: What is still to be done in it, such as hanging up.
+        """
+        if self._end.alive:
+            if last is not None:
+                self.complete(_only(last))
+            self._end()
+            self._thread.join()
+
+    def run(self, call: Callable[[int], Awaitable[_T]], count: int) -> list[_T | Failed]:
+        """The answers of ``call(0)`` ... ``call(count - 1)``, in this order.
+
+        Args:
+            call: Sends one call; raises ``MayPass``, ``Refused``, or ``TargetError`` to stop all.
+            count: How many there are.
+
+        Raises:
+            TargetError: the target refuses all of them, or too many failed for good.
+        """
+        return self.complete(self._run(call, count))
+
+    def complete(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for some work in the loop; interrupted, it is called off."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _run(self, call: Callable[[int], Awaitable[_T]], count: int) -> list[_T | Failed]:
+        gate = asyncio.Semaphore(self._concurrency)
+
+        async def one(number: int) -> _T | Failed:
+            async with gate:
+                return await self._settle(call, number)
+
+        tasks = [asyncio.ensure_future(one(number)) for number in range(count)]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:  # one has stopped everything, or we were interrupted
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _settle(self, call: Callable[[int], Awaitable[_T]], number: int) -> _T | Failed:
+        try:
+            answer = await self.patiently(lambda: call(number))
+        except (MayPass, Refused) as failure:
+            self._outcomes.append(False)
+            self._require_few_failures(str(failure))
+            return Failed(str(failure))
+        self._outcomes.append(True)
+        return answer
+
+    async def patiently(
+        self, call: Callable[[], Awaitable[_T]], *, attempts: int | None = None
+    ) -> _T:
+        """One call, tried until it is answered or given up.
+
+        Args:
+            call: Sends it.
+            attempts: How often; None: as the settings say.
+
+        Raises:
+            MayPass: the last attempt failed as well.
+            Refused: it will never be answered.
+        """
+        limit = self._config.attempts
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(min(attempts or limit, limit)),
+            wait=self._pause,
+            retry=retry_if_exception_type(MayPass),
+            reraise=True,
+            sleep=asyncio.sleep,
+        )
+        async for attempt in retrying:
+            with attempt:
+                await self._wait_for_turn()
+                self.sent += 1
+                self.retries += attempt.retry_state.attempt_number > 1
+                try:
+                    async with asyncio.timeout(self._config.timeout_seconds):
+                        return await call()
+                except TimeoutError:
+                    seconds = self._config.timeout_seconds
+                    raise MayPass(f"no complete answer within {seconds:g} s") from None
+        raise AssertionError("tenacity returns or raises")
+
+    async def _wait_for_turn(self) -> None:
+        """Wait while the server wants a rest, and for our own pace."""
+        pace = self._config.requests_per_minute
+        while (wait := self._not_before - self._loop.time()) > 0:
+            await asyncio.sleep(wait)
+        if pace is not None:
+            self._not_before = self._loop.time() + 60.0 / pace
+
+    def _pause(self, state: RetryCallState) -> float:
+        """What the server asks for, or twice as long each time, at random."""
+        assert state.outcome is not None
+        failure = state.outcome.exception()
+        after = failure.after if isinstance(failure, MayPass) else None
+        if after is None:
+            backoff = wait_random_exponential(
+                multiplier=0.5, max=self._config.longest_pause_seconds
+            )
+            return float(backoff(state))
+        if after > LONGEST_WAIT:
+            raise TargetError(
+                f"the target {self._name!r} asks to wait {after:.0f} s ({failure}); resume the run "
+                "later, or lower target.api.concurrency and requests_per_minute"
+            )
+        self._not_before = max(self._not_before, self._loop.time() + after)  # for all of us
+        return after
+
+    def _require_few_failures(self, why: str) -> None:
+        failed = self._outcomes.count(False)
+        if failed >= _SLACK and failed > self._config.max_failed_share * len(self._outcomes):
+            raise TargetError(
+                f"{failed} of the last {len(self._outcomes)} calls of the target {self._name!r} "
+                f"failed for good, the last one: {why}. What was answered is kept; see to the "
+                "target and resume the run, or raise target.api.max_failed_share"
+            )
+
+
+async def _only(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon_threadsafe(loop.stop)

@@ -1,0 +1,111 @@
+"""What a whole run may cost, in calls, tokens, dollars and seconds; looked at before each call."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from stableprompt.errors import StablePromptError
+from stableprompt.llm_config import LimitsConfig
+from stableprompt.scoring.ledger import Ledger, Purpose
+
+_WARNED_AT: Final = (0.5, 0.8)
+
+
+class LimitReached(StablePromptError):
+    """A limit of the run leaves no room for the next call; what was answered before is known."""
+
+
+class Limits:
+    """Turns limits of all kinds into calls that may still be made.
+
+    Tokens, dollars and seconds of a call are those of the calls so far, on average. Before the
+    first one nothing is known, and one portion is sent.
+
+    Args:
+        config: The limits.
+        price: Dollars for a million tokens read and written; None: unknown.
+        kept: Calls to keep free for the final reading of test.
+        tell: Told when a half and four fifths of a limit are used up.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        config: LimitsConfig,
+        price: tuple[float, float] | None = None,
+        *,
+        kept: int = 0,
+        tell: Callable[[str], None] = lambda note: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self.price, self.kept = config, price, kept
+        self.tell = tell
+        self._clock, self._started = clock, clock()
+        self._warned: dict[str, float] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return any(limit is not None for limit in self._config.model_dump().values())
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, earlier attempts of a resumed one among them."""
+        return self._clock() - self._started
+
+    def start_from(self, seconds: float) -> None:
+        """Count what earlier attempts took."""
+        self._started = self._clock() - seconds
+
+    def room(self, ledger: Ledger, purpose: Purpose) -> int | None:
+        """Calls that may still be made for a purpose; None: any number."""
+        kept = 0 if purpose in (Purpose.TEST, Purpose.CURVE) else self.kept
+        calls = ledger.total_calls
+        rooms = []
+        for limit, used in self._used(ledger).values():
+            each = used / calls if calls else 0.0
+            if used >= limit:
+                rooms.append(0)
+            elif each > 0:
+                # A hair of tolerance: 10 calls of 0.1 are 1.
+                rooms.append(max(0, math.floor((limit - used) / each + 1e-9) - kept))
+        if (most := self._config.max_target_calls) is not None:
+            rooms.append(max(0, most - calls - kept))
+        return min(rooms, default=None)
+
+    def watch(self, ledger: Ledger) -> None:
+        """Say when a half, and when four fifths of a limit are used up."""
+        used = self._used(ledger)
+        if (most := self._config.max_target_calls) is not None:
+            used["max_target_calls"] = (float(most), float(ledger.total_calls))
+        for name, (limit, spent) in used.items():
+            passed = max((share for share in _WARNED_AT if spent >= share * limit), default=0.0)
+            if passed > self._warned.get(name, 0.0):
+                self._warned[name] = passed
+                self.tell(f"{passed:.0%} of limits.{name} used: {spent:.6g} of {limit:.6g}")
+
+    def reached(self) -> LimitReached:
+        """The error for it."""
+        given = ", ".join(
+            f"{name} {limit:g}"
+            for name, limit in self._config.model_dump().items()
+            if limit is not None
+        )
+        return LimitReached(
+            f"a limit of the run was reached ({given}) before all was asked; raise it and resume "
+            "the run: what was answered is kept"
+        )
+
+    def _used(self, ledger: Ledger) -> dict[str, tuple[float, float]]:
+        """Limit and what is used of it, by name."""
+        used = {
+            "max_tokens": (self._config.max_tokens, ledger.total_tokens),
+            "max_cost": (self._config.max_cost, ledger.dollars(self.price)),
+            "max_seconds": (self._config.max_seconds, self.seconds),
+        }
+        return {
+            name: (float(limit), float(spent))
+            for name, (limit, spent) in used.items()
+            if limit is not None
+        }
