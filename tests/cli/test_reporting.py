@@ -1,6 +1,7 @@
 """What a person reads: step lines, the summary, the verdict; nothing in a prompt is markup."""
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,13 @@ RESULT = TuneResult(
     trivial_score=0.4,
     target_calls=123,
     cost={
+        "target_calls": {"training": 100, "validation": 0, "test": 23},
         "target_tokens": {"training": 4, "test": 6},
+        "failed": {"training": 0},
+        "unmatched": {"training": 0},
         "judge_calls": 0,
         "agent_tokens_written": 9,
+        "dollars": 0.0,
     },
     candidates={"unique": 7, "compared_on_validation": 3, "refused": {"copy": 2, "empty": 1}},
     anchor_decisions={"keep": 1, "roll_back": 2},
@@ -149,6 +154,7 @@ def test_the_summary_says_everything() -> None:
         "verdict not proven",
         "majority class 0.400 on test",
         "123 target calls, 10 target tokens, 9 agent tokens written, 61 s",
+        "calls 100 training, 23 test",
         "7 different prompts, 3 compared on validation; refused: 2 copy, 1 empty",
         "anchor 1 keep, 2 roll back",
         "run folder runs/x",
@@ -175,6 +181,27 @@ def test_other_metrics_kinds_and_a_judge_are_named() -> None:
     assert "best constant answer 0.125 on test" in text
     assert "12 judge calls" in text
     assert "best constant answer" not in said(summary(replace(other, trivial_score=None)))
+
+
+def test_what_a_server_charges_and_what_went_wrong_is_said(tmp_path: Path) -> None:
+    requests = {"sent": 130, "retries": 7, "from_disk": 12}
+    (tmp_path / "timing.json").write_text(json.dumps({"requests": requests}))
+    cost = {
+        **RESULT.cost,
+        "dollars": 0.01234,
+        "failed": {"training": 2, "test": 1},
+        "unmatched": {"training": 5},
+    }
+    text = said(summary(replace(RESULT, cost=cost, run_dir=tmp_path)))
+    assert "9 agent tokens written, $0.01234, 61 s" in text
+    assert "100 training, 23 test; 130 sent, 7 of them again; 12 known from disk" in text
+    assert "no answer 3 calls failed for good; they are in no score" in text
+    assert "no label 5 answers name none; they count as wrong" in text
+    quiet = said(summary(RESULT))
+    assert "$" not in quiet
+    assert "no answer" not in quiet
+    assert "no label" not in quiet
+    assert "price unknown" in said(summary(replace(RESULT, cost={**RESULT.cost, "dollars": None})))
 
 
 def test_the_summary_of_a_run_without_refusals_and_decisions() -> None:

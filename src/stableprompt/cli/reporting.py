@@ -124,13 +124,8 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
         near = "; the best prompt is not clearly above it" if result.flagged else ""
         trivial = trivial_name(TaskKind(result.setting["kind"]))
         table.add_row(trivial, f"{result.trivial_score:.3f} on test{near}")
-    judged = f"{result.cost['judge_calls']} judge calls, " if result.cost["judge_calls"] else ""
-    table.add_row(
-        "cost",
-        f"{result.target_calls} target calls, {sum(result.cost['target_tokens'].values())} target "
-        f"tokens, {judged}{result.cost['agent_tokens_written']} agent tokens written, "
-        f"{seconds:.0f} s",
-    )
+    for name, told in cost_rows(result, seconds):
+        table.add_row(name, told)
     refused = ", ".join(f"{n} {why}" for why, n in result.candidates["refused"].items()) or "none"
     table.add_row(
         "candidates",
@@ -147,6 +142,34 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
     table.add_row("alarms", f"{alarms}{collapsed}")
     table.add_row("run folder", str(result.run_dir))
     console.print(table)
+
+
+def cost_rows(result: "TuneResult", seconds: float) -> list[tuple[str, str]]:
+    """Calls and tokens by what they were for, dollars, and what did not go as it should."""
+    cost = result.cost
+    judged = f", {cost['judge_calls']} judge calls" if cost["judge_calls"] else ""
+    dollars = cost["dollars"]
+    paid = ", price unknown" if dollars is None else f", ${dollars:.4g}" if dollars else ""
+    rows = [
+        (
+            "cost",
+            f"{result.target_calls} target calls, {sum(cost['target_tokens'].values())} target "
+            f"tokens{judged}, {cost['agent_tokens_written']} agent tokens written{paid}, "
+            f"{seconds:.0f} s",
+        )
+    ]
+    parts = ", ".join(f"{n} {purpose}" for purpose, n in cost["target_calls"].items() if n)
+    timing = result.run_dir / TIMING
+    weather = RunFolder(result.run_dir).read_json(TIMING) if timing.is_file() else {}
+    if requests := weather.get("requests"):
+        told = f"{requests['sent']} sent, {requests['retries']} of them again"
+        parts += f"; {told}; {requests['from_disk']} known from disk"
+    rows.append(("  calls", parts))
+    if failed := sum(cost["failed"].values()):
+        rows.append(("  no answer", f"{failed} calls failed for good; they are in no score"))
+    if unmatched := sum(cost["unmatched"].values()):
+        rows.append(("  no label", f"{unmatched} answers name none; they count as wrong"))
+    return rows
 
 
 def per_input_rows(result: "TuneResult") -> list[tuple[str, str]]:

@@ -42,9 +42,10 @@ def spoken_label(answer: str, words: Sequence[str]) -> int | None:
         whole = [n for n in by_length if same(words[n].strip(_WRAPPING)) == same(plain)]
         if len(whole) == 1:
             return whole[0]
-    for number in by_length:
-        if _begins(plain, words[number]):
-            return number
+    begun = [n for n in by_length if _begins(plain, words[n])]
+    if begun:
+        twins = [n for n in begun if words[n].casefold() == words[begun[0]].casefold()]
+        return begun[0] if len(twins) == 1 else None
     return _only_one_inside(plain, words, by_length)
 
 

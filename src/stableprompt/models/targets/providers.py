@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from stableprompt.errors import ConfigError
 from stableprompt.llm_config import ApiConfig, TargetConfig
@@ -145,5 +146,4 @@ def target_price(config: TargetConfig) -> tuple[float, float] | None:
 
 
 def _is_at_home(base_url: str) -> bool:
-    host = base_url.partition("://")[2].partition("/")[0].rpartition(":")[0] or base_url
-    return host in ("localhost", "127.0.0.1", "[::1]")
+    return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")

@@ -1,0 +1,93 @@
+"""Limits of a whole run, turned into calls; worked by hand."""
+
+from typing import Any
+
+import pytest
+
+from stableprompt.llm_config import LimitsConfig
+from stableprompt.models.targets.interface import Usage
+from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.limits import Limits
+
+
+def spent(calls: int = 0, read: int = 0, written: int = 0) -> Ledger:
+    ledger = Ledger()
+    ledger.add_target(Purpose.TRAINING, Usage(read, written), calls=calls)
+    return ledger
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def limits(kept: int = 0, **given: Any) -> Limits:
+    return Limits(LimitsConfig(**given), (1.0, 10.0), kept=kept, clock=Clock())
+
+
+def test_without_a_limit_there_is_any_room() -> None:
+    assert not limits().any
+    assert limits().room(spent(10**9, 10**9), Purpose.TRAINING) is None
+
+
+def test_calls_are_counted_and_test_is_kept_free() -> None:
+    few = limits(kept=30, max_target_calls=100)
+    assert few.any
+    assert few.room(spent(), Purpose.TRAINING) == 70
+    assert few.room(spent(65), Purpose.VALIDATION) == 5
+    assert few.room(spent(65), Purpose.TEST) == 35
+    assert few.room(spent(90), Purpose.TRAINING) == 0
+
+
+def test_tokens_are_those_of_a_call_so_far() -> None:
+    few = limits(kept=3, max_tokens=1000)
+    assert few.room(spent(), Purpose.TRAINING) is None  # nothing is known yet
+    assert few.room(spent(10, 400, 100), Purpose.TEST) == 10  # 50 a call
+    assert few.room(spent(10, 400, 100), Purpose.TRAINING) == 7
+    assert few.room(spent(10, 1000), Purpose.TEST) == 0
+
+
+def test_dollars_by_the_price_of_reading_and_writing() -> None:
+    few = limits(max_cost=0.01)
+    # 10 calls: 1000 tokens read at 1 $, 300 written at 10 $ a million: 0.004 $, 0.0004 a call.
+    ledger = spent(10, 1000, 300)
+    assert ledger.dollars((1.0, 10.0)) == pytest.approx(0.004)
+    assert few.room(ledger, Purpose.TRAINING) == 15
+
+
+def test_seconds_go_on_where_a_run_was_interrupted() -> None:
+    clock = Clock()
+    few = Limits(LimitsConfig(max_seconds=60), clock=clock)
+    clock.now += 10
+    assert few.seconds == 10
+    assert few.room(spent(20), Purpose.TRAINING) == 100  # half a second a call
+    few.start_from(40)
+    assert few.seconds == 40
+    assert few.room(spent(20), Purpose.TRAINING) == 10
+    clock.now += 30
+    assert few.room(spent(20), Purpose.TRAINING) == 0
+
+
+def test_the_tightest_limit_counts() -> None:
+    few = limits(max_target_calls=100, max_tokens=1000)
+    assert few.room(spent(10, 500), Purpose.TEST) == 10
+    assert few.room(spent(95, 500), Purpose.TEST) == 5
+
+
+def test_a_half_and_four_fifths_are_said_once() -> None:
+    told: list[str] = []
+    few = Limits(LimitsConfig(max_target_calls=100, max_tokens=10_000), tell=told.append)
+    for calls in (10, 49, 50, 60, 79, 80, 99):
+        few.watch(spent(calls, read=calls))
+    assert told == [
+        "50% of limits.max_target_calls used: 50 of 100",
+        "80% of limits.max_target_calls used: 80 of 100",
+    ]
+
+
+def test_the_error_says_which_limits_there_are() -> None:
+    error = limits(max_cost=0.5, max_tokens=7).reached()
+    assert "max_tokens 7, max_cost 0.5" in str(error)
+    assert "resume" in str(error)
