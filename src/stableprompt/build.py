@@ -14,6 +14,7 @@ from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.providers import target_price
 from stableprompt.models.training import prepare_training
+from stableprompt.precision import label_agreement
 from stableprompt.prompt_writer import WriterCard, save_writer
 from stableprompt.runs.folder import CONFIG, TASK, WRITER, RunFolder, default_run_dir
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
@@ -207,7 +208,10 @@ def _run(
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
     if search is not None:
         tuner.consider(search(Parts(task, agent, scorer)))
-    setting = setting_of(task, config, agent, target)
+    setting = {
+        **setting_of(task, config, agent, target),
+        **label_agreement(task, config, target),
+    }
     if not config.per_input.wanted:
         return tuner.run(setting)
     card = WriterCard.of(task, config, markup)

@@ -110,6 +110,9 @@ class TargetConfig(Section):
     agent's, the target has its own copy of the weights, even of the same checkpoint."""
     quantize: Quantisation | None = None
     """The same for the run's quantize; "none" scores with full weights beside a 4-bit agent."""
+    check_labels: bool = True
+    """In 4 bits: refuse it unless its labels are those of the full weights on 99 % of 100 training
+    examples. These weights are loaded beside it for that long."""
 
     @model_validator(mode="after")
     def _format_shows_the_text(self) -> Self:
