@@ -71,7 +71,7 @@ def record_of(path: Path, task: str, arm: Arm, seed: int, seconds: float) -> Cel
     """What a finished run left behind, as one record."""
     folder = RunFolder.open(path)
     result, tested = folder.read_json(RESULT), folder.read_json(TEST)
-    values = {row["prompt"]: tuple(row["values"]) for row in tested["prompts"]}
+    values = {row["prompt"]: _whole(row) for row in tested["prompts"]}
     calls = result["cost"]["target_calls"]
     five = result["max_of_five"]
     record = CellRecord(
@@ -111,6 +111,20 @@ def record_of(path: Path, task: str, arm: Arm, seed: int, seconds: float) -> Cel
         readable_values=each,
         validation=written["validation"]["score"],
         max_of_five=None,
+    )
+
+
+def _whole(row: Mapping[str, Any]) -> tuple[float, ...]:
+    """A value for every test example, so that runs stay comparable one by one.
+
+    An example that got no answer stands at the mean of the others, which leaves the score as it is.
+    """
+    known = [float(value) for value in row["values"]]
+    mean = sum(known) / len(known)
+    missing = set(row.get("left_out", ()))
+    answered = iter(known)
+    return tuple(
+        mean if number in missing else next(answered) for number in range(len(known) + len(missing))
     )
 
 
