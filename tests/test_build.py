@@ -13,6 +13,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.models import hardware
 from stableprompt.models.loading import LoadedModel
 from stableprompt.setting import setting_of
+from stableprompt.speakers import _in_role, answers_elsewhere
 from stableprompt.tasks.task import Task
 from tests.fakes.tiny_model import save_tiny_model
 
@@ -123,3 +124,31 @@ def test_the_result_names_4_bit_weights_and_who_made_them(checkpoint: str) -> No
     assert (found["quantize"], found["target_quantize"]) == ("4bit", "none")
     assert found["dtype"] == "float32"
     assert found["versions"]["bitsandbytes"]
+
+
+# --- who is elsewhere ---
+
+
+def test_a_judge_can_be_asked_at_another_place_than_the_target() -> None:
+    here = {"base_url": "http://localhost:8000/v1"}
+    there = {"base_url": None, "key_variable": "JUDGE_KEY"}
+    config = make_config({"target": {"model": "m", "api": here}, "judge": {"model": "x"}})
+    assert _in_role(config, None).api.base_url == here["base_url"]
+    assert _in_role(config, "x").api.base_url == here["base_url"]
+    apart = make_config(
+        {"target": {"model": "m", "api": here}, "judge": {"model": "x", "api": there}}
+    )
+    assert _in_role(apart, None).api.base_url == here["base_url"]
+    assert _in_role(apart, "x").api.key_variable == "JUDGE_KEY"
+    assert not answers_elsewhere(apart, "smollm2-135m")
+    assert answers_elsewhere(apart)
+
+
+def test_a_target_behind_an_api_is_a_chat_and_a_function_must_be_given() -> None:
+    plain = make_config({"target": {"model": "openai/gpt-4o-mini", "format": "plain"}})
+    with pytest.raises(ConfigError, match="spoken to as a chat"):
+        answers_elsewhere(plain)
+    of_mine = make_config({"target": {"model": "function:mine"}})
+    with pytest.raises(ConfigError, match="a function of your own; give it again"):
+        answers_elsewhere(of_mine)
+    assert answers_elsewhere(of_mine, function=lambda messages: "yes")

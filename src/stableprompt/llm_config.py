@@ -126,6 +126,8 @@ class JudgeConfig(Section):
 
     model: str | None = None
     """Embedded name, local folder or hub id; null takes the target."""
+    api: ApiConfig | None = None
+    """How it is asked behind an API; null: as the target is."""
     rubric: str | None = Field(None, min_length=1)
     """What a good answer is; {reference} and {text} (the input) are filled in. null takes the
     task's, or else "The answer says the same as this reference: {reference}"."""

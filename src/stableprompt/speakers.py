@@ -9,6 +9,7 @@ from peft import LoraConfig
 
 from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
+from stableprompt.llm_config import TargetConfig
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.embedded import EMBEDDED_NAME
@@ -108,7 +109,7 @@ def answers_elsewhere(
         ConfigError: the name stands for a function, and it was not given; or the target does not
             speak as the settings want it.
     """
-    target = config.target
+    target = _in_role(config, model)
     if model is None and target.model.startswith(FUNCTION_PREFIX):
         if function is None:
             raise ConfigError(
@@ -116,7 +117,7 @@ def answers_elsewhere(
                 "target=... in Python or --target MODULE:FUNCTION"
             )
         return True
-    if is_api(target, model) and target.format == "plain":
+    if is_api(target, model) and target.format == "plain" and model is None:
         raise ConfigError("a target behind an API is spoken to as a chat; leave target.format out")
     return is_api(target, model)
 
@@ -137,11 +138,17 @@ def open_target(
     """
     if not answers_elsewhere(config, model, function=function):
         return None
-    target = config.target
-    if function is not None and not is_api(target, model):
+    target = _in_role(config, model)
+    if function is not None and model is None:
         name = target.model.removeprefix(FUNCTION_PREFIX)
         return FunctionTarget(function, target.api, name=name)
     return ApiTarget(target, AnswerCache.of_user(wanted=target.api.cache), model=model)
+
+
+def _in_role(config: TuneConfig, model: str | None) -> TargetConfig:
+    """The settings of the target, or of a judge that may be asked in another way."""
+    own = config.judge.api if model is not None else None
+    return config.target if own is None else config.target.model_copy(update={"api": own})
 
 
 def target_of(agent: AgentLLM, config: TuneConfig) -> LocalTarget:
