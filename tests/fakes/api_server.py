@@ -38,6 +38,7 @@ class ApiServer:
             `transformers serve` does (422 for extensions, silence about logprobs).
         faults: What goes wrong; see `api_faults`. Asked for every request that has the key.
         max_model_len: What /tokenize reports.
+        port: Where it listens; 0 is any free one. One that was closed can be opened again.
 
     Where one of these functions raises, the client gets 500 and leaving the `with` raises it.
     """
@@ -55,6 +56,7 @@ class ApiServer:
         unsupported: Unsupported = "refuse",
         faults: Faults | None = None,
         max_model_len: int = 4096,
+        port: int = 0,
     ) -> None:
         self._chat = Chat(
             answer,
@@ -76,12 +78,17 @@ class ApiServer:
         self.max_in_flight = 0
         self.errors: list[BaseException] = []
         self.closing = threading.Event()
-        self._listener = _Listener(self)
+        self._listener = _Listener(self, port)
 
     @property
     def base_url(self) -> str:
         """What a client is given."""
         return f"http://127.0.0.1:{self._listener.server_port}/v1"
+
+    @property
+    def port(self) -> int:
+        """The one that it listens on."""
+        return self._listener.server_port
 
     @property
     def requests(self) -> list[Seen]:
@@ -173,8 +180,8 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, api: ApiServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, api: ApiServer, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.api = api
         self.accepted = 0
         self._open: set[socket.socket] = set()

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from stableprompt import build
+from stableprompt import build, speakers
 from stableprompt.config import TuneConfig, make_config, merge
 from stableprompt.tuning.records import TuneResult
 from tests.fakes.word_agent import ScriptedTarget, make_agent
+from tests.fakes.word_server import KEY, KEY_VARIABLE
 
 TINY: dict[str, Any] = {
     "steps": 4,
@@ -45,6 +46,21 @@ def scripted_models(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
 def target(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
     """The target of all runs of a test."""
     return scripted_models(monkeypatch)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The tiny agent for targets outside this process, which are real; the folder of the cache."""
+    monkeypatch.setattr(
+        speakers,
+        "load_agent",
+        lambda config: make_agent(seed=7, temperature=config.agent.temperature),
+    )
+    # With prompts for each input the agent answers alone, too: it could not.
+    monkeypatch.setattr(build, "target_of", lambda agent, config: ScriptedTarget())
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    monkeypatch.setenv("STABLEPROMPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 Run = Callable[..., TuneResult]

@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("tune", cls=tune.TuneCommand)(tune.command)
+app.command("estimate", cls=tune.TuneCommand)(tune.estimate)
 app.command("write", cls=Command)(write.command)
 app.command("evaluate", cls=Command)(evaluate.command)
 app.command("compare", cls=compare.ListCommand)(compare.command)

@@ -1,5 +1,6 @@
 """``stableprompt tune``: the main job."""
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.runs.folder import RunFolder, default_run_dir
 
 MODES = ("never", "always", "auto")
+_OF_REAL_RUNS = ("dry_run", "run_dir", "resume")
 
 if TYPE_CHECKING:
     from stableprompt.tasks.task import Task
@@ -139,6 +141,26 @@ def command(
     layers += [*of_target, *parse_assignments(assignments or [])]
     order = Order(given, layers, function, preset=preset, config=config, run_dir=run_dir)
     _start(data, order, dry_run=dry_run)
+
+
+def _estimate_of(tune: Callable[..., None]) -> Callable[..., None]:
+    """The command that takes the options of ``tune`` and only says what the run would cost."""
+    signature = inspect.signature(tune)
+    kept = {n: p for n, p in signature.parameters.items() if n not in _OF_REAL_RUNS}
+
+    def estimate(**options: Any) -> None:
+        tune(**options, dry_run=True)
+
+    estimate.__doc__ = (
+        "Say what a run would cost, before a single call: calls, tokens, dollars, time.\n\n"
+        "Example: stableprompt estimate tickets.csv --text message --label team --max-cost 2"
+    )
+    estimate.__annotations__ = {name: p.annotation for name, p in kept.items()}
+    vars(estimate)["__signature__"] = signature.replace(parameters=list(kept.values()))
+    return estimate
+
+
+estimate = _estimate_of(command)
 
 
 @dataclass(frozen=True)

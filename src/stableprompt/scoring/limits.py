@@ -60,7 +60,9 @@ class Limits:
 
     def room(self, ledger: Ledger, purpose: Purpose) -> int | None:
         """Calls that may still be made for a purpose; None: any number."""
-        kept = 0 if purpose in (Purpose.TEST, Purpose.CURVE) else self.kept
+        kept = max(0, self.kept - ledger.target_calls[Purpose.TEST])  # what is read needs no room
+        if purpose in (Purpose.TEST, Purpose.CURVE):
+            kept = 0
         calls = ledger.total_calls
         rooms = []
         for limit, used in self._used(ledger).values():

@@ -1,6 +1,7 @@
 """Score prompts: send them to the target with examples, and read what comes back."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -100,14 +101,15 @@ class Scorer:
         """Score several prompts on the same examples; see ``score_each``.
 
         Raises:
-            TargetError: there is a prompt without a single answer.
+            TargetError: there is a prompt that was answered on less than half of them.
         """
         scores = self.score_each([(prompt, examples) for prompt in prompts], purpose)
         found = [score for score in scores if score is not None]
         if len(found) < len(scores):
             raise TargetError(
-                f"the target {self._target.name!r} answered a prompt on none of {len(examples)} "
-                "examples; what was answered is kept, so see to the target and resume the run"
+                f"the target {self._target.name!r} answered a prompt on less than half of "
+                f"{len(examples)} examples; what was answered is kept, so see to the target and "
+                "resume the run"
             )
         return found
 
@@ -117,7 +119,9 @@ class Scorer:
         """Score prompts, each on examples of its own, in one plan: what they share is read once.
 
         An example that gets no answer with one of the prompts, because the call failed for good,
-        is left out for all of them: they stay comparable.
+        is left out for all of them: they stay comparable; and it is not asked again. But a prompt
+        that is answered on less than half of its examples, as where a server filters it, is left
+        out itself, and takes no example from the others.
 
         Args:
             asked: Prompts as they will be shipped, exactly these are sent; and for each at least
@@ -125,7 +129,7 @@ class Scorer:
             purpose: For the ledger.
 
         Returns:
-            A score for each prompt; None where none of its examples was answered.
+            A score for each prompt; None where there is none.
 
         Raises:
             LimitReached: a limit of the run cut it short; see ``remembered``.
@@ -150,21 +154,20 @@ class Scorer:
         conversations = [self.template.messages(prompt, example) for prompt, example in pairs]
         self._cut_short = False
         if self._task.kind is TaskKind.GENERATION:
-            found = self._generated(conversations, purpose)
+            found = self._generated(pairs, conversations, purpose)
         else:
-            found = self._chosen(conversations, [example for _, example in pairs], purpose)
+            found = self._chosen(pairs, conversations, purpose)
         self.limits.watch(self.ledger)
         # Where a limit cut it short, what was paid for is used, prompt by prompt.
-        lost = {
-            example
-            for (_, example), pair in zip(pairs, found, strict=True)
-            if pair is None and not self._cut_short
-        }
-        scores, start = [], 0
-        for _, examples in asked:
+        refused, lost = set[str](), set[Example]()
+        if not self._cut_short:
+            refused, lost = _unanswered(pairs, [pair is not None for pair in found])
+        scores: list[PromptScore | None] = []
+        start = 0
+        for prompt, examples in asked:
             part = found[start : start + len(examples)]
             start += len(examples)
-            scores.append(self._score(examples, part, lost))
+            scores.append(None if prompt in refused else self._score(examples, part, lost))
         return scores, not self._cut_short
 
     def _score(
@@ -213,11 +216,12 @@ class Scorer:
 
     def _chosen(
         self,
+        asked: Sequence[tuple[str, Example]],
         conversations: list[list[Message]],
-        examples: Sequence[Example],
         purpose: Purpose | None,
     ) -> list[_Pair | None]:
         """The most probable answer in each conversation, and its softmax difference."""
+        examples = [example for _, example in asked]
         words = [self._task.answer_words(example) for example in examples]
 
         def send(numbers: list[int]) -> tuple[list[list[float]], Usage, Mapping[int, str], int]:
@@ -235,7 +239,9 @@ class Scorer:
             return own, scores.usage, scores.failed, named
 
         questions = [[c, list(own)] for c, own in zip(conversations, words, strict=True)]
-        rows = self.memo.ask(questions, lambda numbers: self._portions(numbers, send, purpose))
+        rows = self.memo.ask(
+            questions, lambda numbers: self._portions(asked, numbers, send, purpose)
+        )
         known = [number for number, row in enumerate(rows) if row is not None]
         pairs: list[_Pair | None] = [None] * len(rows)
         if known:
@@ -251,10 +257,18 @@ class Scorer:
         return pairs
 
     def _portions(
-        self, numbers: list[int], send: Any, purpose: Purpose | None
+        self,
+        asked: Sequence[tuple[str, Example]],
+        numbers: list[int],
+        send: Any,
+        purpose: Purpose | None,
     ) -> Iterator[tuple[int, Any]]:
-        """Send conversations, portion by portion, as far as the limits go; count what it cost."""
+        """Send conversations, portion by portion, as far as the limits go; count what it cost.
+
+        An example that failed is left out for all prompts anyway: it is not sent again.
+        """
         size = self._target.at_once or len(numbers)
+        answered: dict[int, bool] = {}
         while numbers:
             room = self.limits.room(self.ledger, purpose) if purpose is not None else 0
             portion = numbers[: size if room is None else min(size, room)]
@@ -273,7 +287,9 @@ class Scorer:
                 for place, (number, answer) in enumerate(zip(portion, found, strict=True))
                 if place not in failed
             )
-            numbers = numbers[len(portion) :]
+            answered |= {n: place not in failed for place, n in enumerate(portion)}
+            _, lost = _unanswered([asked[n] for n in answered], list(answered.values()))
+            numbers = [n for n in numbers[len(portion) :] if asked[n][1] not in lost]
 
     @staticmethod
     def _right(examples: Sequence[Example], names: Sequence[Sequence[str]], width: int) -> Tensor:
@@ -285,7 +301,10 @@ class Scorer:
         return right
 
     def _generated(
-        self, conversations: list[list[Message]], purpose: Purpose | None
+        self,
+        asked: Sequence[tuple[str, Example]],
+        conversations: list[list[Message]],
+        purpose: Purpose | None,
     ) -> list[_Pair | None]:
         settings = self._answers
         longest = settings.max_answer_tokens
@@ -298,5 +317,19 @@ class Scorer:
         def read(text: str) -> str:
             return extract_answer(text, lines=settings.answer_lines, after=settings.answer_after)
 
-        texts = self.memo.ask(conversations, lambda numbers: self._portions(numbers, send, purpose))
+        texts = self.memo.ask(
+            conversations, lambda numbers: self._portions(asked, numbers, send, purpose)
+        )
         return [None if text is None else (read(text), None) for text in texts]
+
+
+def _unanswered(
+    asked: Sequence[tuple[str, Example]], answered: Sequence[bool]
+) -> tuple[set[str], set[Example]]:
+    """Prompts that were answered on less than half of their examples, and examples that another
+    prompt was not answered on."""
+    times = Counter(prompt for prompt, _ in asked)
+    pairs = list(zip(asked, answered, strict=True))
+    known = Counter(prompt for (prompt, _), found in pairs if found)
+    refused = {prompt for prompt in times if 2 * known[prompt] < times[prompt]}
+    return refused, {e for (prompt, e), found in pairs if not found and prompt not in refused}

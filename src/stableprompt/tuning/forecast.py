@@ -80,7 +80,7 @@ def most_calls(task: Task, config: TuneConfig) -> Most:
         Phase.TRAINING: len(steps) * (budget.step - config.examples_per_step) + len(with_seed),
         Phase.DECISIONS: due * budget.decision,
         Phase.SELECTION: choosing,
-        Phase.TEST: test_readings(config, written) * len(task.test),
+        Phase.TEST: num_readings(config, written) * len(task.test),
         Phase.CURVE: len(steps) * n if selection.learning_curve else 0,
     }
     return _within_limits(most, task, config)
@@ -104,7 +104,7 @@ def _within_limits(most: dict[Phase, int], task: Task, config: TuneConfig) -> Mo
     return Most({phase: min(calls, ceiling) for phase, calls in most.items()}, min(total, ceiling))
 
 
-def test_readings(config: TuneConfig, competing: int) -> int:
+def num_readings(config: TuneConfig, competing: int) -> int:
     """How often each test example is read: with the seed prompt, with the chosen prompt, ...
 
     Args:
@@ -124,9 +124,11 @@ class Pattern:
     """What every step is taken to be like, and what an answer costs."""
 
     prompts: tuple[str, ...]
-    """Different prompts of a step that are not refused, the seed prompt aside."""
+    """Different ones of a step that were not refused, the seed prompt aside; typical ones first."""
     num_written: int
     """Prompts of the step, refused and equal ones included."""
+    num_different: int
+    """Those that are asked about; for one input each, equal ones for different inputs as well."""
     step_seconds: float
     """Of the agent in a step."""
     decision_seconds: float
@@ -138,7 +140,7 @@ class Pattern:
     @property
     def share(self) -> float:
         """Of what is written, what is asked about."""
-        return len(self.prompts) / self.num_written if self.num_written else 0.0
+        return self.num_different / self.num_written if self.num_written else 0.0
 
 
 class PaperRun:
@@ -157,7 +159,7 @@ class PaperRun:
         seconds: Expected, from the first step on.
         target_seconds: How many of them the target takes.
         num_steps: That budget and limits pay for.
-        cut_short: Whether a limit leaves too little for selection and test.
+        cut_short: Whether a limit leaves too little for a step, selection and test.
     """
 
     def __init__(
@@ -203,7 +205,7 @@ class PaperRun:
         self._known.update(new)
         one_each = self._config.per_input.wanted
         pairs = self._pairs(prompts, examples, one_each=one_each)
-        calls = len(new) + len(prompts) * (1 if one_each else len(examples))
+        calls = len(new) + self._pattern.num_different * (1 if one_each else len(examples))
         self._ask(Phase.TRAINING, [*self._pairs([seed_prompt], new), *pairs], calls)
         self.seconds += self._pattern.step_seconds
         self.num_steps += 1
@@ -256,7 +258,7 @@ class PaperRun:
 
     def _read_test(self, sets: Sequence[str]) -> None:
         test, prompts = self._task.test, self._pattern.prompts
-        readings = test_readings(self._config, round(self._competing))
+        readings = num_readings(self._config, round(self._competing))
         shown = [self._task.seed_prompt, *(sets or prompts)][:readings]
         self._ask(Phase.TEST, self._pairs(shown, test), readings * len(test))
 

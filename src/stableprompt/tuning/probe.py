@@ -1,8 +1,8 @@
 """One step of a run, made to see what a step takes, and thrown away."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from stableprompt.config import TuneConfig
 from stableprompt.models.likelihood import continues_exactly
@@ -10,11 +10,12 @@ from stableprompt.models.targets.interface import TargetLLM, Usage
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.targets.paper import PaperTarget
 from stableprompt.models.training import Trainable
+from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.task import Task
-from stableprompt.tuning.candidates import CandidatePool
+from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
 from stableprompt.tuning.demonstrations import draw_demonstrations
 from stableprompt.tuning.forecast import Pair, Pattern
@@ -31,10 +32,10 @@ class Probe:
     """Prompts."""
     refused: int
     different: int
-    """Of those that were not refused, the seed prompt aside."""
+    """Of those that were not refused, the seed prompt aside; for one input each, pairs with it."""
     writing_seconds: float
     update_seconds: float
-    """Of a step that also learns from earlier prompts; 0 where nothing is learned."""
+    """0 where nothing is learned."""
 
 
 class FirstStep:
@@ -82,27 +83,38 @@ class FirstStep:
         started = time.perf_counter()
         rollout, candidates = self._collector.collect(0, CandidatePool(task.seed_prompt))
         writing = time.perf_counter() - started - self._waited
-        started = time.perf_counter()
+        learning = 0.0
         if rollout is not None:
-            learn(self._trainable, rollout, config.ppo, seed=derive_seed(config.seed, "probe"))
-        learning = time.perf_counter() - started if rollout is not None else 0.0
-        accepted = dict.fromkeys(c.prompt for c in candidates if c.fault is None)
-        self._prompts = [prompt for prompt in accepted if prompt != task.seed_prompt]
-        self._asked = [
-            (prompt, example)
-            for prompt in (task.seed_prompt, *self._prompts)
-            for example in draw_examples(task, config, 0).reward_examples
-        ]
-        # Later steps learn from the best prompts so far as well, but for a prompt of one input.
-        rows = config.ppo.prompts_per_step
-        again = 0 if config.per_input.wanted else config.ppo.replay
+            # Later steps learn from the best prompts so far as well, but for prompts of one input.
+            whole = rollout if config.per_input.wanted else _repeated(rollout, config.ppo.replay)
+            started = time.perf_counter()
+            learn(self._trainable, whole, config.ppo, seed=derive_seed(config.seed, "probe"))
+            learning = time.perf_counter() - started
+        self._asked, different = self._pairs(candidates)
+        self._prompts = _typical_first({prompt for prompt, _ in self._asked} - {task.seed_prompt})
         return Probe(
             written=len(candidates),
             refused=sum(c.fault is not None for c in candidates),
-            different=len(self._prompts),
+            different=different,
             writing_seconds=writing,
-            update_seconds=learning * (rows + again) / rows,
+            update_seconds=learning,
         )
+
+    def _pairs(self, candidates: Sequence[Candidate]) -> tuple[list[Pair], int]:
+        """What the step asked, and how many different prompts there were."""
+        task, config = self._task, self._config
+        examples = draw_examples(task, config, 0).reward_examples
+        seeds = [(task.seed_prompt, example) for example in examples]
+        inputs = {example.text: example for example in examples}
+        accepted = dict.fromkeys((c.prompt, c.written_for) for c in candidates if c.fault is None)
+        asked = [
+            (prompt, example)
+            for prompt, written_for in accepted
+            for example in (examples if written_for is None else [inputs[written_for]])
+        ]
+        new = dict.fromkeys(pair for pair in asked if pair not in seeds)
+        each = 1 if config.per_input.wanted else len(examples)
+        return [*seeds, *new], len(new) // each
 
     @property
     def _waited(self) -> float:
@@ -134,6 +146,7 @@ class FirstStep:
         return Pattern(
             prompts=tuple(self._prompts),
             num_written=probe.written,
+            num_different=probe.different,
             step_seconds=probe.writing_seconds + probe.update_seconds,
             decision_seconds=probe.writing_seconds * sides / rows,
             count=count,
@@ -158,3 +171,25 @@ class FirstStep:
             return paper.generate(conversations, 0).usage
         words = [self._task.answer_words(example) for _, example in pairs]
         return paper.label_scores(conversations, words).usage
+
+
+def _typical_first(prompts: Collection[str]) -> list[str]:
+    """Those of ordinary length first: where some stand for all, these do."""
+    mean = sum(map(len, prompts)) / max(1, len(prompts))
+    return sorted(prompts, key=lambda prompt: (abs(len(prompt) - mean), prompt))
+
+
+def _repeated(rollout: Rollout, more: int) -> Rollout:
+    """With the first rows a second time, as if they were prompts of earlier steps."""
+    count = len(rollout.rewards)
+    rows = [*range(count), *(row % count for row in range(more))]
+    return replace(
+        rollout,
+        response_ids=rollout.response_ids[rows],
+        mask=rollout.mask[rows],
+        old_logprobs=rollout.old_logprobs[rows],
+        anchor_logprobs=rollout.anchor_logprobs[rows],
+        entropies=rollout.entropies[rows],
+        old_values=rollout.old_values[rows],
+        rewards=rollout.rewards[rows],
+    )

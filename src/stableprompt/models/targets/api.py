@@ -1,7 +1,8 @@
 """A target behind an API: an OpenAI-compatible server, near or far."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -223,7 +224,7 @@ class ApiTarget:
 
         async def send(number: int) -> Reply:
             n = missing[number]
-            reply = await self._client.chat(bodies[n])
+            reply = _counted(await self._client.chat(bodies[n]), bodies[n])
             self._cache.keep(questions[n], asdict(reply))
             return reply
 
@@ -231,13 +232,22 @@ class ApiTarget:
         return [next(new) if answer is None else Reply.from_json(answer) for answer in kept]
 
     def _tokens(self, word: str) -> Ids:
-        """Token ids of a word at the beginning of an answer; () where the server fails to say."""
+        """Token ids of a word at the beginning of an answer.
+
+        Raises:
+            TargetError: the server fails to say: read another way, figures would not compare.
+        """
         if word not in self._ids:
             question = [self._endpoint.base_url, self._endpoint.model, {"tokenize": word}]
             ids = self._cache.find(question)
             if ids is None:
                 [found] = self.traffic.run(lambda _: self._client.tokenize(word), 1)
-                ids = () if isinstance(found, Failed) else found
+                if isinstance(found, Failed):
+                    raise TargetError(
+                        f"the target {self.name!r} did tokenize and no longer does: {found.why}; "
+                        "resume the run when it works"
+                    )
+                ids = found
                 self._cache.keep(question, list(ids))
             self._ids[word] = tuple(ids)
         return self._ids[word]
@@ -253,11 +263,9 @@ class ApiTarget:
             return Dialect(**kept)
 
         async def find() -> Dialect:
-            def send(body: Mapping[str, Any]) -> Any:
-                return self.traffic.patiently(lambda: self._client.chat(body), attempts=FIRST_TRIES)
-
+            patiently = partial(self.traffic.patiently, attempts=FIRST_TRIES)
             wanted = self._config.api.labels == "auto"
-            return await find_dialect(self._client, send, labels=wanted)
+            return await find_dialect(self._client, patiently, labels=wanted)
 
         try:
             dialect = self.traffic.complete(find())
@@ -268,6 +276,15 @@ class ApiTarget:
             ) from None
         self._cache.keep(question, dialect.to_dict())
         return dialect
+
+
+def _counted(reply: Reply, body: Mapping[str, Any]) -> Reply:
+    """With tokens by length, four characters each, where the server counts none: limits in tokens
+    and dollars would never be reached."""
+    if reply.read:
+        return reply
+    read = sum(len(message["content"]) for message in body["messages"])
+    return replace(reply, read=read // 4 + 1, written=reply.written or len(reply.text) // 4 + 1)
 
 
 def _usage(replies: Sequence[Reply | Failed]) -> Usage:

@@ -4,7 +4,6 @@ Nothing that comes out of here holds the key: neither a message nor the chain of
 """
 
 import email.utils
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from typing import Any
 import openai
 
 from stableprompt.errors import TargetError
-from stableprompt.models.targets.providers import Endpoint
-from stableprompt.models.targets.traffic import MayPass, Refused
+from stableprompt.models.targets.providers import NO_KEY, Endpoint
+from stableprompt.models.targets.traffic import Down, MayPass, Refused
 
 _NOT_REPORTED = -9999.0
+_MOST_TOKENS = 1e9  # of one answer
 _SPENT = ("insufficient_quota", "billing_hard_limit_reached", "credit balance")
 
 
@@ -104,8 +104,9 @@ class Client:
             failure = await self._meaning(error, path)
         except openai.APIConnectionError as error:
             cause = type(error.__cause__ or error).__name__
-            failure = MayPass(f"no connection to {self.endpoint.base_url} ({cause})")
-        except (openai.APIError, json.JSONDecodeError, UnicodeDecodeError):
+            kind = Down if cause == "ConnectError" else MayPass  # httpx's, which is openai's own
+            failure = kind(f"no connection to {self.endpoint.base_url} ({cause})")
+        except (openai.APIError, ValueError, RecursionError):
             failure = MayPass("its answer is no JSON")
         raise failure from None  # the request in the chain knows the key
 
@@ -127,11 +128,17 @@ class Client:
 
     def _said(self, error: openai.APIStatusError) -> str:
         """The server's own words, on one line, without the key."""
-        body = error.body
-        said = body.get("message") or body.get("code") if isinstance(body, dict) else None
-        code = body.get("code") if isinstance(body, dict) else None
-        text = " ".join(str(part) for part in (code, said) if part)
-        return " ".join(text.replace(self._key, "[key]").split())[:200]
+        body = error.body[0] if isinstance(error.body, list) and error.body else error.body
+        if isinstance(body, dict):
+            inner = body.get("error")
+            body = inner if isinstance(inner, dict) else body
+            said = (body.get(name) for name in ("code", "message", "detail"))
+            text = " ".join(str(part) for part in said if part)
+        else:  # a text, or a page in HTML
+            text = str(body) if isinstance(body, str) and "<" not in body else ""
+        if self._key != NO_KEY:
+            text = text.replace(self._key, "[key]")
+        return " ".join(text.split())[:200]
 
 
 def _read(found: Any) -> Reply:
@@ -143,22 +150,38 @@ def _read(found: Any) -> Reply:
     """
     try:
         choice = found["choices"][0]
-        content = choice["message"].get("content")
+        message = choice["message"]
+        content = message.get("content")
+        content = message.get("refusal") if content is None else content
     except (KeyError, IndexError, TypeError, AttributeError):
         raise MayPass("its answer has no text in it") from None
     reason = choice.get("finish_reason")
-    if content is None:
-        if reason == "content_filter":
-            raise Refused("the answer was filtered")
-        if reason != "length":  # cut before the first word, as thinking models are
-            raise MayPass("its answer has no text in it")
-    usage = found.get("usage") or {}
+    if reason == "content_filter":  # what was written before is no answer
+        raise Refused("the answer was filtered")
+    if content is None and reason != "length":  # cut before the first word, as thinking models are
+        raise MayPass("its answer has no text in it")
+    usage = found.get("usage")
     return Reply(
-        str(content or "").strip(),
+        _text(content).strip(),
         tuple(_top(choice)),
-        int(usage.get("prompt_tokens") or 0),
-        int(usage.get("completion_tokens") or 0),
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
     )
+
+
+def _text(content: Any) -> str:
+    """The text of a message; of one in parts those that are text, and not thinking."""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(part for part in parts if isinstance(part, str))
+    # Half a character, where an answer was cut in the middle of one, cannot be written down.
+    return str("" if content is None else content).encode("utf-8", "replace").decode()
+
+
+def _count(usage: Any, name: str) -> int:
+    """Tokens as the server counts them; 0 where it does not."""
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else 0
 
 
 def _top(choice: Mapping[str, Any]) -> Sequence[tuple[str, float]]:
@@ -169,10 +192,11 @@ def _top(choice: Mapping[str, Any]) -> Sequence[tuple[str, float]]:
     try:
         first = choice["logprobs"]["content"][0]
         listed = first["top_logprobs"] or [first]
-        found = {str(one["token"]): float(one["logprob"]) for one in listed}
-    except (KeyError, IndexError, TypeError):
+        found = {_text(one["token"]): float(one["logprob"]) for one in listed}
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return []
-    return [(token, logprob) for token, logprob in found.items() if logprob > _NOT_REPORTED]
+    # A hair above 0 is rounding; more is none.
+    return [(token, value) for token, value in found.items() if _NOT_REPORTED < value < 1]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 from stableprompt.models.chat import Message
 from stableprompt.models.targets.client import Client, Reply
@@ -14,7 +15,15 @@ _QUESTION: Final[Sequence[Message]] = (
 _MOST_TOP: Final = 20  # what OpenAI allows
 _A_FEW: Final = 4  # tokens in the place of one: an end of turn may be counted
 
-Send = Callable[[dict[str, Any]], Awaitable[Reply]]
+_T = TypeVar("_T")
+
+
+class Patience(Protocol):
+    """Sends a request until it is answered or given up."""
+
+    def __call__(self, call: Callable[[], Awaitable[_T]]) -> Awaitable[_T]:
+        """The answer of the call."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +68,12 @@ class Dialect:
         return asdict(self)
 
 
-async def find_dialect(client: Client, send: Send, *, labels: bool) -> Dialect:
+async def find_dialect(client: Client, patiently: Patience, *, labels: bool) -> Dialect:
     """Ask a small question until the server understands it, and see what it says.
 
     Args:
         client: The server.
-        send: Sends a request, patiently.
+        patiently: Sends a request of it.
         labels: Whether log-probabilities are wanted at all.
 
     Raises:
@@ -75,7 +84,8 @@ async def find_dialect(client: Client, send: Send, *, labels: bool) -> Dialect:
     while True:
         body = dialect.body(client.endpoint.model, _QUESTION, 1)
         try:
-            reply = await send(dialect.with_top(body) if dialect.top else body)
+            asked = dialect.with_top(body) if dialect.top else body
+            reply = await patiently(partial(client.chat, asked))
             if reply.written <= _A_FEW or dialect.max_tokens == "max_tokens":
                 break
             dialect = replace(dialect, max_tokens="max_tokens")  # it ignored the other name
@@ -88,7 +98,7 @@ async def find_dialect(client: Client, send: Send, *, labels: bool) -> Dialect:
         return dialect
     if not reply.top:
         return replace(dialect, top=0)
-    return replace(dialect, token_ids=await _knows_ids(client, send, body, dialect))
+    return replace(dialect, token_ids=await _knows_ids(client, patiently, body, dialect))
 
 
 def _simpler(dialect: Dialect, refusal: str) -> Dialect | None:
@@ -106,11 +116,14 @@ def _simpler(dialect: Dialect, refusal: str) -> Dialect | None:
     return next((step for step in [*named, *others] if step is not None), None)
 
 
-async def _knows_ids(client: Client, send: Send, body: dict[str, Any], dialect: Dialect) -> bool:
+async def _knows_ids(
+    client: Client, patiently: Patience, body: dict[str, Any], dialect: Dialect
+) -> bool:
     """Whether the server tokenizes, and answers for tokens that are given by their ids."""
     try:
-        ids = [ids[0] for word in ("yes", "no") if (ids := await client.tokenize(word))]
-        reply = await send(dialect.with_ids(body, ids))
+        words = [await patiently(partial(client.tokenize, word)) for word in ("yes", "no")]
+        ids = [word[0] for word in words if word]
+        reply = await patiently(partial(client.chat, dialect.with_ids(body, ids)))
     except Refused:
         return False
     return bool(ids) and set(ids) <= set(logprobs_by_id(reply))

@@ -1,8 +1,10 @@
 """A target that is a function of the user's own: messages -> str."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -89,9 +91,8 @@ class FunctionTarget:
 
         async def call(number: int) -> str:
             messages = [dict(message) for message in conversations[number]]
-            try:
-                answer = await asyncio.to_thread(self._function, messages)
-            except Exception as error:  # whatever the user's function raises
+            answer, error = await _in_thread(self._function, messages)
+            if error is not None:
                 raise MayPass(f"{type(error).__name__}: {error}") from error
             if not isinstance(answer, str):
                 raise TargetError(
@@ -115,6 +116,34 @@ class FunctionTarget:
             said = spoken_label(without_thinking(text), own)
             rows.append(torch.tensor([float(number == said) for number in range(len(own))]))
         return LabelScores(pad_sequence(rows, batch_first=True), answers.usage, answers.failed)
+
+
+async def _in_thread(
+    function: TargetFunction, messages: list[dict[str, str]]
+) -> tuple[Any, BaseException | None]:
+    """What it returns, or what it raises, in a thread of its own.
+
+    Not ``asyncio.to_thread``: there calls that hang take the place of others and keep the program
+    from ending; more than a few do not run at once; and what is no error, such as a ``SystemExit``,
+    ends the loop.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def settle(found: tuple[Any, BaseException | None]) -> None:
+        if not done.done():  # nobody waits any more
+            done.set_result(found)
+
+    def work() -> None:
+        try:
+            found: tuple[Any, BaseException | None] = function(messages), None
+        except BaseException as error:  # whatever the user's function raises
+            found = None, error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, found)
+
+    threading.Thread(target=work, name="target function", daemon=True).start()
+    return await done
 
 
 def _estimated(conversations: Sequence[Sequence[Message]], texts: Sequence[str]) -> Usage:

@@ -15,6 +15,8 @@ from stableprompt.errors import ConfigError
 from stableprompt.llm_config import ApiConfig, TargetConfig
 
 FUNCTION_PREFIX: Final = "function:"
+NO_KEY: Final = "none"
+"""What is sent to a server that asks for no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +63,22 @@ class Endpoint:
 
 
 def is_api(config: TargetConfig, model: str | None = None) -> bool:
-    """Whether a model answers behind an API; a folder of that name wins over a provider.
+    """Whether a model answers behind an API.
+
+    A folder of that name wins over a provider; a server with a URL of its own calls the target what
+    it likes, a folder as well.
 
     Args:
         config: Of the target.
         model: Another model in its place, such as a judge.
     """
-    name = model or config.model
-    if name.startswith(("hub:", FUNCTION_PREFIX)) or Path(name).expanduser().is_dir():
+    name, is_url = model or config.model, config.api.base_url is not None
+    if name.startswith(("hub:", FUNCTION_PREFIX)):
         return False
+    if Path(name).expanduser().is_dir():
+        return is_url and name == config.model
     provider, slash, rest = name.partition("/")
-    return config.api.base_url is not None or (bool(slash and rest) and provider in PROVIDERS)
+    return is_url or (bool(slash and rest) and provider in PROVIDERS)
 
 
 def endpoint_of(model: str, config: ApiConfig) -> Endpoint:
@@ -100,7 +107,7 @@ def key_of(endpoint: Endpoint) -> str:
         ConfigError: the variable is not set.
     """
     if endpoint.key_variable is None:
-        return os.environ.get("OPENAI_API_KEY") or "none"
+        return os.environ.get("OPENAI_API_KEY") or NO_KEY
     key = os.environ.get(endpoint.key_variable, "").strip()
     if not key:
         raise ConfigError(

@@ -39,6 +39,10 @@ class MayPass(Exception):
         self.after = after
 
 
+class Down(MayPass):
+    """Nobody is there: nothing was sent. That has nothing to do with what was to be sent."""
+
+
 class Refused(Exception):
     """This call will never be answered, others may be."""
 
@@ -67,7 +71,7 @@ class Traffic:
         self._config, self._name = config, name
         self._concurrency = concurrency
         self.sent = self.retries = 0
-        self._outcomes: deque[bool] = deque(maxlen=_REMEMBERED)
+        self._outcomes: deque[type[Exception] | None] = deque(maxlen=_REMEMBERED)
         self._not_before = 0.0  # of the loop's clock: when the server wants to hear from us again
         self._loop = asyncio.new_event_loop()
         # A daemon: an interrupted program need not wait for a server that never answers.
@@ -128,11 +132,16 @@ class Traffic:
     async def _settle(self, call: Callable[[int], Awaitable[_T]], number: int) -> _T | Failed:
         try:
             answer = await self.patiently(lambda: call(number))
+        except Down as failure:  # no example is left out for that
+            raise TargetError(
+                f"the target {self._name!r} cannot be reached: {failure}; what was answered is "
+                "kept, so resume the run when it is up"
+            ) from None
         except (MayPass, Refused) as failure:
-            self._outcomes.append(False)
+            self._outcomes.append(type(failure))
             self._require_few_failures(str(failure))
             return Failed(str(failure))
-        self._outcomes.append(True)
+        self._outcomes.append(None)
         return answer
 
     async def patiently(
@@ -178,29 +187,35 @@ class Traffic:
             self._not_before = self._loop.time() + 60.0 / pace
 
     def _pause(self, state: RetryCallState) -> float:
-        """What the server asks for, or twice as long each time, at random."""
+        """Twice as long each time, at random; what the server asks for at least.
+
+        Some say 0 or little every time: alone it would use up all attempts within a second.
+        """
         assert state.outcome is not None
         failure = state.outcome.exception()
+        longest = self._config.longest_pause_seconds
+        pause = float(wait_random_exponential(multiplier=0.5, max=longest)(state))
         after = failure.after if isinstance(failure, MayPass) else None
         if after is None:
-            backoff = wait_random_exponential(
-                multiplier=0.5, max=self._config.longest_pause_seconds
-            )
-            return float(backoff(state))
+            return pause
         if after > LONGEST_WAIT:
             raise TargetError(
                 f"the target {self._name!r} asks to wait {after:.0f} s ({failure}); resume the run "
                 "later, or lower target.api.concurrency and requests_per_minute"
             )
         self._not_before = max(self._not_before, self._loop.time() + after)  # for all of us
-        return after
+        return max(after, pause)
 
     def _require_few_failures(self, why: str) -> None:
-        failed = self._outcomes.count(False)
-        if failed >= _SLACK and failed > self._config.max_failed_share * len(self._outcomes):
+        failed, calls = self._outcomes.count(MayPass), len(self._outcomes)
+        too_many = failed >= _SLACK and failed > self._config.max_failed_share * calls
+        # One text that a server refuses is refused with each of many prompts; nothing is down then.
+        refused = self._outcomes.count(Refused)
+        if too_many or refused > _REMEMBERED // 2:
+            failed += refused
             raise TargetError(
-                f"{failed} of the last {len(self._outcomes)} calls of the target {self._name!r} "
-                f"failed for good, the last one: {why}. What was answered is kept; see to the "
+                f"{failed} of the last {calls} calls of the target {self._name!r} "
+                f"failed for good, the last one: {why.rstrip('.')}. What was answered is kept; see to the "
                 "target and resume the run, or raise target.api.max_failed_share"
             )
 
