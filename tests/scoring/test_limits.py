@@ -57,17 +57,38 @@ def test_dollars_by_the_price_of_reading_and_writing() -> None:
     assert few.room(ledger, Purpose.TRAINING) == 15
 
 
-def test_seconds_go_on_where_a_run_was_interrupted() -> None:
+def test_seconds_are_those_that_calls_take_not_those_of_the_agent() -> None:
     clock = Clock()
     few = Limits(LimitsConfig(max_seconds=60), clock=clock)
-    clock.now += 10
-    assert few.seconds == 10
-    assert few.room(spent(20), Purpose.TRAINING) == 100  # half a second a call
-    few.start_from(40)
+    clock.now += 40  # the agent was loaded and wrote; nothing was asked yet
     assert few.seconds == 40
-    assert few.room(spent(20), Purpose.TRAINING) == 10
-    clock.now += 30
+    assert few.room(spent(), Purpose.TRAINING) is None
+    clock.now += 2
+    few.waited = 2.0
+    assert few.room(spent(20), Purpose.TRAINING) == 180  # a tenth of a second a call, 18 s left
+    clock.now += 18
     assert few.room(spent(20), Purpose.TRAINING) == 0
+
+
+def test_a_step_needs_the_time_that_the_agent_takes_for_one() -> None:
+    clock = Clock()
+    few = Limits(LimitsConfig(max_seconds=60), clock=clock)
+    assert few.time_for_step()  # nobody knows yet
+    clock.now += 34
+    few.waited, few.steps = 4.0, 2  # 15 s a step
+    assert few.time_for_step()
+    clock.now += 15  # 49: 22.5 s a step, 11 left
+    assert not few.time_for_step()
+    assert limits(max_tokens=1).time_for_step()
+
+
+def test_time_goes_on_where_a_run_was_interrupted() -> None:
+    clock = Clock()
+    few = Limits(LimitsConfig(max_seconds=60), clock=clock)
+    few.start_from(40, waited=10)
+    clock.now += 5
+    assert few.seconds == 45
+    assert few.room(spent(20), Purpose.TRAINING) == 30  # half a second a call
 
 
 def test_the_tightest_limit_counts() -> None:

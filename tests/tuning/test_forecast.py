@@ -279,6 +279,21 @@ def test_a_limit_without_room_for_all_finalists_cuts_short() -> None:
     assert not on_paper(method="seed", steps=0, limits={"max_target_calls": 18 + 54}).cut_short
 
 
+def test_no_more_is_asked_than_a_limit_allows() -> None:
+    # 54 are kept for test: 6 for the seed prompt on validation, and test with it alone.
+    paper = on_paper(limits={"max_target_calls": 60})
+    assert expected(paper) == [0, 0, 6, 18, 0]
+    assert paper.ledger.total_tokens == 24 * 11
+    assert paper.cut_short
+    assert on_paper(method="seed", steps=0, limits={"max_target_calls": 18 + 53}).cut_short
+
+
+def test_a_budget_that_pays_for_some_finalists_is_meant_so() -> None:
+    paper = on_paper(method="few-shot", steps=0, budget=100)
+    assert paper.calls[Phase.SELECTION] < 18 + 432
+    assert not paper.cut_short
+
+
 def test_limits_that_are_not_reached_change_nothing() -> None:
     free = on_paper(guards=ON)
     limited = on_paper(guards=ON, budget=10_000, limits={"max_target_calls": 10_000})

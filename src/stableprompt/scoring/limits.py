@@ -28,6 +28,10 @@ class Limits:
         kept: Calls to keep free for the final reading of test.
         tell: Told when a half and four fifths of a limit are used up.
         clock: Seconds.
+
+    Attributes:
+        waited: Seconds that calls took so far; the rest of the time goes to the agent.
+        steps: Made so far.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Limits:
         self._config, self.price, self.kept = config, price, kept
         self.tell = tell
         self._clock, self._started = clock, clock()
+        self.waited = 0.0
+        self.steps = 0
         self._warned: dict[str, float] = {}
 
     @property
@@ -54,9 +60,17 @@ class Limits:
         """Since the run began, earlier attempts of a resumed one among them."""
         return self._clock() - self._started
 
-    def start_from(self, seconds: float) -> None:
+    def start_from(self, seconds: float, *, waited: float = 0.0) -> None:
         """Count what earlier attempts took."""
         self._started = self._clock() - seconds
+        self.waited = waited
+
+    def time_for_step(self) -> bool:
+        """Whether the agent's part of a step, as long as before on average, is left."""
+        limit = self._config.max_seconds
+        if limit is None or self.steps == 0:
+            return True
+        return (self.seconds - self.waited) / self.steps <= limit - self.seconds
 
     def room(self, ledger: Ledger, purpose: Purpose) -> int | None:
         """Calls that may still be made for a purpose; None: any number."""
@@ -65,8 +79,10 @@ class Limits:
             kept = 0
         calls = ledger.total_calls
         rooms = []
-        for limit, used in self._used(ledger).values():
-            each = used / calls if calls else 0.0
+        for name, (limit, used) in self._used(ledger).items():
+            # What the agent takes to write and to learn is not a matter of calls.
+            whole = self.waited if name == "max_seconds" else used
+            each = whole / calls if calls else 0.0
             if used >= limit:
                 rooms.append(0)
             elif each > 0:

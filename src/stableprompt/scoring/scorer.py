@@ -278,6 +278,7 @@ class Scorer:
             started = time.perf_counter()
             found, usage, failed, unmatched = send(portion)
             self.seconds[purpose] += time.perf_counter() - started
+            self.limits.waited = sum(self.seconds.values())
             calls = len(portion) - len(failed)
             self.ledger.add_target(
                 purpose, usage, calls=calls, failed=len(failed), unmatched=unmatched

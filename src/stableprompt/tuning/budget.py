@@ -50,6 +50,8 @@ class Budget:
 
     def affords_step(self, ledger: Ledger) -> bool:
         """Whether a step can be paid for, and the selection after it."""
+        if self.limits is not None and not self.limits.time_for_step():
+            return False
         return not self.limited or self.left(ledger) >= self.step + self.selection
 
     def affords_decision(self, ledger: Ledger) -> bool:

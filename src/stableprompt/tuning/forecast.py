@@ -284,7 +284,7 @@ class PaperRun:
         purpose = _PURPOSES[phase]
         room = self._limits.room(self.ledger, purpose)
         made = calls if room is None else min(calls, room)
-        self.cut_short |= made < calls and phase in (Phase.SELECTION, Phase.TEST)
+        self.cut_short |= made < calls
         usage = self._usage(phase, pairs, made)
         self.ledger.add_target(purpose, usage, calls=made)
         self.calls[phase] += made

@@ -91,6 +91,7 @@ class Tuner:
         first_step = self._restore()
         self._observer.on_start(first_step, config.steps)
         for step in range(first_step, config.steps):
+            self._scorer.limits.steps = step
             if not self._budget.affords_step(self._scorer.ledger):
                 break
             started = time.perf_counter()
@@ -198,8 +199,9 @@ class Tuner:
         self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
         self._decisions = Counter(checkpoint.state["decisions"])
         self._monitor.restore(checkpoint.state["monitor"])
-        self._scorer.limits.start_from(checkpoint.state.get("seconds", 0.0))
         self._scorer.seconds = dict(checkpoint.state.get("target_seconds", self._scorer.seconds))
+        waited = sum(self._scorer.seconds.values())
+        self._scorer.limits.start_from(checkpoint.state.get("seconds", 0.0), waited=waited)
         lengths = {PAIRS: 0, **checkpoint.state["lengths"]}
         if checkpoint.state.get("setting") != self._setting:
             # On another machine the target's figures may differ: old and new must not be mixed.

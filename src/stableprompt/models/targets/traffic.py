@@ -213,9 +213,10 @@ class Traffic:
         refused = self._outcomes.count(Refused)
         if too_many or refused > _REMEMBERED // 2:
             failed += refused
+            last = why.rstrip(".")
             raise TargetError(
                 f"{failed} of the last {calls} calls of the target {self._name!r} "
-                f"failed for good, the last one: {why.rstrip('.')}. What was answered is kept; see to the "
+                f"failed for good, the last one: {last}. What was answered is kept; see to the "
                 "target and resume the run, or raise target.api.max_failed_share"
             )
 
