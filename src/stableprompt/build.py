@@ -30,7 +30,7 @@ from stableprompt.tasks.splits import SplitName
 from stableprompt.tasks.statistics import Estimate
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
-from stableprompt.tuning.budget import require_enough_budget, test_calls
+from stableprompt.tuning.budget import Budget, require_enough_budget, test_calls
 from stableprompt.tuning.checks import require_enough_examples
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
@@ -113,6 +113,7 @@ def resume(
     folder = RunFolder.open_unfinished(Path(run_dir))
     task = task_from_dict(folder.read_json(TASK), metric)
     config = make_config(folder.read_json(CONFIG), {"limits": dict(limits or {})})
+    require_price(config)
     observer = observer or Silence()
     observer.on_phase("loading models")
     models = load_models(config, target)
@@ -200,6 +201,7 @@ def _run(
         config.limits,
         target_price(config.target),
         kept=test_calls(task, config),
+        selection=Budget(config, len(task.validation)).selection,
         tell=observer.on_note,
     )
     markup = markup_of(agent, target)

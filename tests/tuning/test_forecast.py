@@ -279,6 +279,23 @@ def test_a_limit_without_room_for_all_finalists_cuts_short() -> None:
     assert not on_paper(method="seed", steps=0, limits={"max_target_calls": 18 + 54}).cut_short
 
 
+@pytest.mark.parametrize(("seconds", "steps"), [(300.0, 3), (299.0, 2), (99.0, 1), (1e6, 4)])
+def test_a_step_begins_where_the_agent_has_the_time_for_it(seconds: float, steps: int) -> None:
+    # 100 s each for the agent, and none for the target; before the first step nothing is known.
+    like = pattern(answer_seconds=lambda usage, calls: 0.0)
+    paper = on_paper(like=like, method="best-of-n", limits={"max_seconds": seconds})
+    assert paper.num_steps == steps
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(42 + 159, 2), (42 + 158, 1)])
+def test_and_where_calls_have_theirs(seconds: float, steps: int) -> None:
+    # A second a call, and none for the agent: behind the first 42 of them a step of 42 and the
+    # selection of 63, with 54 kept for test.
+    like = pattern(step_seconds=0.0)
+    paper = on_paper(like=like, method="best-of-n", limits={"max_seconds": float(seconds)})
+    assert paper.num_steps == steps
+
+
 def test_no_more_is_asked_than_a_limit_allows() -> None:
     # 54 are kept for test: 6 for the seed prompt on validation, and test with it alone.
     paper = on_paper(limits={"max_target_calls": 60})

@@ -26,6 +26,7 @@ class Limits:
         config: The limits.
         price: Dollars for a million tokens read and written; None: unknown.
         kept: Calls to keep free for the final reading of test.
+        selection: Calls that training keeps free for the choice of the prompt, too.
         tell: Told when a half and four fifths of a limit are used up.
         clock: Seconds.
 
@@ -40,10 +41,12 @@ class Limits:
         price: tuple[float, float] | None = None,
         *,
         kept: int = 0,
+        selection: int = 0,
         tell: Callable[[str], None] = lambda note: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config, self.price, self.kept = config, price, kept
+        self.selection = selection
         self.tell = tell
         self._clock, self._started = clock, clock()
         self.waited = 0.0
@@ -77,6 +80,8 @@ class Limits:
         kept = max(0, self.kept - ledger.target_calls[Purpose.TEST])  # what is read needs no room
         if purpose in (Purpose.TEST, Purpose.CURVE):
             kept = 0
+        if purpose is Purpose.TRAINING:
+            kept += self.selection
         calls = ledger.total_calls
         rooms = []
         for name, (limit, used) in self._used(ledger).items():

@@ -176,8 +176,13 @@ class PaperRun:
         self.seconds = self.target_seconds = 0.0
         self.num_steps = 0
         self.cut_short = False
-        kept = test_calls(task, config)
-        self._limits = Limits(config.limits, price, kept=kept, clock=lambda: self.seconds)
+        self._limits = Limits(
+            config.limits,
+            price,
+            kept=test_calls(task, config),
+            selection=Budget(config, len(task.validation)).selection,
+            clock=lambda: self.seconds,
+        )
         self._budget = Budget(config, len(task.validation), self._limits)
         self._order = validation_order(task, config)
         self._known: set[Example] = set()  # asked about with the seed prompt
@@ -186,6 +191,7 @@ class PaperRun:
     def go(self) -> Self:
         """From the first step to the end."""
         for step in range(self._config.steps):
+            self._limits.steps = step
             if not self._budget.affords_step(self.ledger):
                 break
             self._step(step)
@@ -292,6 +298,7 @@ class PaperRun:
         waited = self._pattern.answer_seconds(usage, made)
         self.seconds += waited
         self.target_seconds += waited
+        self._limits.waited = self.target_seconds
 
     def _usage(self, phase: Phase, pairs: Sequence[Pair], calls: int) -> Usage:
         if phase is Phase.TRAINING and self.num_steps >= _COUNTED_STEPS:

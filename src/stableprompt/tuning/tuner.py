@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from stableprompt.config import TuneConfig
+from stableprompt.errors import TargetError
 from stableprompt.models.adapters import Role
 from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
 from stableprompt.ppo.rollout import Rollout
@@ -98,7 +99,8 @@ class Tuner:
             if config.anchor.kind == "previous":
                 agent.copy(Role.POLICY, Role.ANCHOR)
             rollout, candidates = self._collector.collect(step, self._pool)  # 1. write and score
-            if not candidates:  # a limit left no room for a single answer
+            if not candidates:
+                self._require_limit()
                 break
             stats = self._update(step, rollout)  # 2. PPO with KL to the anchor
             finding = self._watch(candidates, stats)  # is the run healthy? if not, answer
@@ -108,6 +110,18 @@ class Tuner:
             self._write_down(record, [*candidates, *judged])  # 5. safe to kill here
             self._observer.on_step(record)
         return self._finish(setting, trial)
+
+    def _require_limit(self) -> None:
+        """Check that it was a limit of the run that left no prompt of a step answered.
+
+        Raises:
+            TargetError: there is none.
+        """
+        if not self._scorer.limits.any:
+            raise TargetError(
+                "the target answered none of the prompts of a step, on any example; what was "
+                "answered before is kept: see to the target and resume the run"
+            )
 
     def _decide(self, step: int) -> tuple[Judgement | None, list[Candidate]]:
         """Compare policy and anchor where that is due and can be paid for, and act on it."""
