@@ -480,6 +480,8 @@ def test_of_a_limit_in_seconds_nothing_is_known_where_the_target_is_elsewhere(
     limits = {"max_seconds": 1e6}
     told = estimate(config_of(checkpoint, OPENAI, steps=2, limits=limits)).notes
     assert any("max_seconds" in note for note in told)
+    unlimited = estimate(config_of(checkpoint, OPENAI, steps=2)).notes
+    assert not any("max_seconds" in note for note in unlimited)
     here = estimate(config_of(checkpoint, steps=2, limits=limits)).notes
     assert not any("max_seconds" in note for note in here)
 

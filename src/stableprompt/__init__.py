@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ModelError,
         RunError,
         StablePromptError,
+        TargetError,
     )
     from stableprompt.prompt_writer import PromptWriter, majority
     from stableprompt.tasks.bundled_tasks import load_bundled
@@ -45,6 +46,7 @@ __all__ = [
     "RunError",
     "StablePromptError",
     "StepRecord",
+    "TargetError",
     "Task",
     "TaskKind",
     "TuneConfig",
@@ -62,7 +64,14 @@ __all__ = [
 _HOMES = {
     "build": ("evaluate", "resume", "tune"),
     "config": ("TuneConfig",),
-    "errors": ("ConfigError", "DataError", "ModelError", "RunError", "StablePromptError"),
+    "errors": (
+        "ConfigError",
+        "DataError",
+        "ModelError",
+        "RunError",
+        "StablePromptError",
+        "TargetError",
+    ),
     "prompt_writer": ("PromptWriter", "majority"),
     "tasks.bundled_tasks": ("load_bundled",),
     "tasks.example": ("Example", "TaskKind"),

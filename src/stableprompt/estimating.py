@@ -18,7 +18,7 @@ from stableprompt.config import TuneConfig
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import encode_answer
 from stableprompt.models.targets.function import TargetFunction
-from stableprompt.models.targets.interface import TargetLLM
+from stableprompt.models.targets.interface import TargetLLM, Usage
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.targets.masked import MaskedTarget
 from stableprompt.models.targets.paper import PaperTarget
@@ -141,17 +141,9 @@ def estimate_run(
     paper = PaperRun(task, config, pattern, price).go()
     most, pace = most_calls(task, config), config.target.api.requests_per_minute
     least = None if pace is None else paper.ledger.total_calls * 60 / pace
+    shown = [p for p in Phase if p is not Phase.CURVE or config.selection.learning_curve]
     return RunEstimate(
-        phases={
-            str(phase): PhaseEstimate(
-                most.phases[phase],
-                paper.calls[phase],
-                paper.usage[phase].read,
-                paper.usage[phase].written,
-            )
-            for phase in Phase
-            if phase is not Phase.CURVE or config.selection.learning_curve
-        },
+        phases={str(p): _phase(most.phases[p], paper.calls[p], paper.usage[p]) for p in shown},
         at_most=most.total,
         steps=paper.num_steps,
         updates=paper.num_steps if config.ppo.learning else 0,
@@ -166,6 +158,10 @@ def estimate_run(
         notes=tuple(_notes(task, config, elsewhere=elsewhere)),
         warnings=tuple(_warnings(config, paper)),
     )
+
+
+def _phase(at_most: int, calls: int, usage: Usage) -> PhaseEstimate:
+    return PhaseEstimate(at_most, calls, usage.read, usage.written)
 
 
 def _stand_in(task: Task, config: TuneConfig, agent: AgentLLM) -> PaperTarget:

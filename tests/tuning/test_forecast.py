@@ -29,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "everything": {"selection": {"paper_protocol": True, "learning_curve": True, "rounds": 1}},
     "little to draw from": {"reward": {"examples_per_step": 12}, "anchor": {"update_period": 1}},
     "per input": {"per_input": {"mode": "auto", "prompts": 3}},
+    "per input on a budget": {"per_input": {"mode": "auto", "prompts": 3}, "budget": 200},
 }
 
 

@@ -140,6 +140,7 @@ def test_what_is_no_text_is_said_at_once(tmp_path: Path, returned: Any) -> None:
 @pytest.mark.parametrize("concurrency", [1, 4, 12])
 def test_a_slow_function_is_called_from_so_many_threads(concurrency: int) -> None:
     lock = threading.Lock()
+    together = threading.Barrier(concurrency)
     running = most = 0
 
     def slow(messages: Messages) -> str:
@@ -147,13 +148,13 @@ def test_a_slow_function_is_called_from_so_many_threads(concurrency: int) -> Non
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.03)
+        together.wait(20)  # until so many are here at once; 12 calls are whole groups of them
         with lock:
             running -= 1
         return answer(messages)
 
-    target = {"model": slow, "api": {"concurrency": concurrency}}
-    build.evaluate(TASK, "sort", target=target)
+    target = {"model": slow, "api": {"concurrency": concurrency, "attempts": 1}}
+    assert build.evaluate(TASK, "sort", target=target).n == 12
     assert most == concurrency
 
 

@@ -225,18 +225,18 @@ def test_tokens_are_counted_with_the_shared_ones_once() -> None:
     conversations = [conversation(f"The message is: {end}") for end in ("a", "ab")]
     one, two = (encode_chat(loaded.tokenizer, c) for c in conversations)
     shared = next(i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
-    read = scores(LocalTarget(loaded), conversations, SINGLE).num_tokens
+    read = scores(LocalTarget(loaded), conversations, SINGLE).usage.read
     assert read == shared + (len(one) - shared) + (len(two) - shared)
     own = len(one) + len(two) - 2 * shared
     # "red" is r-ed in this tokenizer: "r" is read along with the input that "y" is asked behind.
     [red] = label_ids(loaded, ["red"], end=False)
     assert len(red) == 2
-    read = scores(LocalTarget(loaded), conversations, ("y", "red")).num_tokens
+    read = scores(LocalTarget(loaded), conversations, ("y", "red")).usage.read
     assert read == shared + own + 2
     # "on" and "blue" go on in two ways behind an input, which is too short to be kept for that.
     on, blue = label_ids(loaded, ["on", "blue"], end=False)
     assert on[0] != blue[0]
-    read = scores(LocalTarget(loaded), conversations, ("on", "blue")).num_tokens
+    read = scores(LocalTarget(loaded), conversations, ("on", "blue")).usage.read
     assert read == shared + own + own + 2 * (len(on) + len(blue) - 2)
 
 

@@ -39,7 +39,7 @@ def test_answers_are_those_of_plain_greedy_decoding(
     written = [naive_answer(loaded, query, 12) for query in queries]
     decode = loaded.tokenizer.decode
     assert got.texts == tuple(decode(w, skip_special_tokens=True).strip() for w in written)
-    assert got.num_tokens == read_once(queries) + sum(map(len, written))
+    assert got.usage.read + got.usage.written == read_once(queries) + sum(map(len, written))
     assert len(set(got.texts)) > 1  # the examples do differ
 
 
@@ -63,7 +63,10 @@ def test_an_answer_ends_with_the_turn() -> None:
     favour(loaded, loaded.end_of_turn_ids[0], CONVERSATIONS[0])
     got = LocalTarget(loaded).generate(CONVERSATIONS[:1], 12)
     assert got.texts == ("",)
-    assert got.num_tokens == len(encode_chat(loaded.tokenizer, CONVERSATIONS[0])) + 1
+    assert (
+        got.usage.read + got.usage.written
+        == len(encode_chat(loaded.tokenizer, CONVERSATIONS[0])) + 1
+    )
 
 
 def test_what_stands_behind_the_end_of_a_turn_does_not_count() -> None:
@@ -75,7 +78,7 @@ def test_what_stands_behind_the_end_of_a_turn_does_not_count() -> None:
     lengths = [len(answer) for answer in written]
     assert min(lengths) < max(lengths)  # one row of the batch is padded while another goes on
     got = LocalTarget(loaded).generate(CONVERSATIONS, 12)
-    assert got.num_tokens == read_once(queries) + sum(lengths)
+    assert got.usage.read + got.usage.written == read_once(queries) + sum(lengths)
 
 
 def test_what_was_read_is_never_part_of_the_answer() -> None:
