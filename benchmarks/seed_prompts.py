@@ -15,9 +15,10 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the program does, before torch is loaded
 
-from stableprompt.build import evaluate_with, load_target
 from stableprompt.config import TuneConfig, make_config
+from stableprompt.evaluating import evaluate_with
 from stableprompt.models.targets.local import LocalTarget
+from stableprompt.speakers import load_target
 from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
 from stableprompt.tasks.bundled_cards import bundled_names
 from stableprompt.tasks.named import load_named

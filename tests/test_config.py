@@ -1,6 +1,7 @@
 """Settings: what is refused, which layer wins, what the presets say, and the settings files."""
 
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_an_unknown_setting_is_named(name: str) -> None:
         ("steps", -1),
         ("steps", 2.5),
         ("seed", -1),
-        ("keep_checkpoints", 0),
+        ("keep_checkpoints", 1),
         ("dtype", "int8"),
         ("attention", "flash"),
         ("compile", 2),
@@ -410,8 +411,8 @@ def test_yaml_none_switches_the_check_for_babble_off(tmp_path: Path) -> None:
         ("s.yaml", "- steps\n- 30\n", "must hold named settings, found list"),
         ("s.yaml", "just words", "must hold named settings, found str"),
         ("s.yaml", "[]", "must hold named settings, found list"),
-        ("s.json", "{}", r"must end in \.toml, \.yaml or \.yml"),
-        ("settings", "steps = 3", r"must end in \.toml, \.yaml or \.yml"),
+        ("s.txt", "{}", r"must end in \.toml, \.yaml, \.yml or \.json"),
+        ("settings", "steps = 3", r"must end in \.toml, \.yaml, \.yml or \.json"),
         ("s.toml", b"name = '\xff'", "cannot be read"),
         ("s.yaml", b"name: '\xff'", "cannot be read"),
     ],
@@ -435,3 +436,32 @@ def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path, name: str) -
 def test_names_of_settings_must_be_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         make_config(read_settings(written(tmp_path, "s.yaml", "1: 2")))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("base_url", "https://user:canary-42@host/v1"),
+        ("base_url", "https://host/v1?key=canary-42"),
+        ("base_url", "https://canary-42\\@host/v1"),
+        ("key_variable", "sk-canary-42"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_refused_and_not_repeated(field: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"setting 'target\.api\.{field}': it must be") as caught:
+        make_config({"target": {"api": {field: value}}})
+    # Nor in what a program that does not catch it would print.
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_half_a_character_is_refused_before_it_is_to_be_written() -> None:
+    with pytest.raises(ConfigError, match="half a character"):
+        make_config({"target": {"separator": "a\ud83d"}})
+    with pytest.raises(ConfigError, match="half a character"):
+        make_config({"agent": {"model": "\udcff"}})
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config({"steps": "x" * 10**6})
+    assert len(str(caught.value)) < 400

@@ -2,17 +2,21 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from importlib import resources
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+import yaml
 
 import stableprompt
 from stableprompt import errors
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 
 
@@ -80,6 +84,43 @@ def test_the_version_is_the_installed_one() -> None:
 
 def test_the_types_are_shipped() -> None:
     assert (resources.files("stableprompt") / "py.typed").is_file()
+
+
+def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == stableprompt.__version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
+    [paper] = citation["references"]
+    assert paper["url"] == "https://arxiv.org/abs/2410.07652"
+    assert [one["family-names"] for one in paper["authors"]] == [
+        *("Kwon", "Kim", "Kim", "Lee", "Kim")
+    ]
+
+
+def test_the_table_has_every_extra_and_no_other() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    told = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", told.partition("## Extras")[2], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(settings["optional-dependencies"])
+
+
+def test_licences_are_shipped() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert [name for name in settings["license-files"] if not (ROOT / name).is_file()] == []
+
+
+def test_a_shell_completes_options_without_torch() -> None:
+    code = (
+        "import os, sys\n"
+        "os.environ |= {'_STABLEPROMPT_COMPLETE': 'complete_bash', 'COMP_CWORD': '2',"
+        " 'COMP_WORDS': 'stableprompt tune --max-t'}\n"
+        "sys.argv = ['stableprompt']\n"
+        "from stableprompt.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    print(*({'torch', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--max-target-calls", "--max-tokens", "--max-time"]
 
 
 def test_the_program_is_installed() -> None:

@@ -15,16 +15,21 @@ from typing import TYPE_CHECKING, Any
 from stableprompt.version import __version__
 
 if TYPE_CHECKING:
-    from stableprompt.build import evaluate, resume, tune
+    from stableprompt.build import resume, tune
+    from stableprompt.classifier import PromptClassifier
     from stableprompt.config import TuneConfig
     from stableprompt.errors import (
         ConfigError,
         DataError,
         ModelError,
+        NumberError,
         RunError,
+        RunStopped,
         StablePromptError,
         TargetError,
     )
+    from stableprompt.evaluating import evaluate
+    from stableprompt.exporting.formats import export
     from stableprompt.prompt_writer import PromptWriter, majority
     from stableprompt.tasks.bundled_tasks import load_bundled
     from stableprompt.tasks.example import Example, TaskKind
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from stableprompt.tasks.named import load_named
     from stableprompt.tasks.statistics import Estimate, PairedComparison
     from stableprompt.tasks.task import Task
+    from stableprompt.trackers import Trackers
     from stableprompt.tuning.records import Observer, StepRecord, TuneResult
 
 __all__ = [
@@ -40,19 +46,24 @@ __all__ = [
     "Estimate",
     "Example",
     "ModelError",
+    "NumberError",
     "Observer",
     "PairedComparison",
+    "PromptClassifier",
     "PromptWriter",
     "RunError",
+    "RunStopped",
     "StablePromptError",
     "StepRecord",
     "TargetError",
     "Task",
     "TaskKind",
+    "Trackers",
     "TuneConfig",
     "TuneResult",
     "__version__",
     "evaluate",
+    "export",
     "load_bundled",
     "load_named",
     "majority",
@@ -62,16 +73,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "build": ("evaluate", "resume", "tune"),
+    "build": ("resume", "tune"),
+    "classifier": ("PromptClassifier",),
     "config": ("TuneConfig",),
     "errors": (
         "ConfigError",
         "DataError",
         "ModelError",
+        "NumberError",
         "RunError",
+        "RunStopped",
         "StablePromptError",
         "TargetError",
     ),
+    "evaluating": ("evaluate",),
+    "exporting.formats": ("export",),
     "prompt_writer": ("PromptWriter", "majority"),
     "tasks.bundled_tasks": ("load_bundled",),
     "tasks.example": ("Example", "TaskKind"),
@@ -79,6 +95,7 @@ _HOMES = {
     "tasks.named": ("load_named",),
     "tasks.statistics": ("Estimate", "PairedComparison"),
     "tasks.task": ("Task",),
+    "trackers": ("Trackers",),
     "tuning.records": ("Observer", "StepRecord", "TuneResult"),
 }
 

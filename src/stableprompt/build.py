@@ -2,32 +2,42 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stableprompt.basis import Basis, known_before_loading
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
+from stableprompt.models.memory import told_when_full
 from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.providers import target_price
 from stableprompt.models.training import prepare_training
 from stableprompt.precision import label_agreement
 from stableprompt.prompt_writer import WriterCard, save_writer
+from stableprompt.reporting.writing import leave_report
 from stableprompt.runs.folder import CONFIG, TASK, WRITER, RunFolder, default_run_dir
+from stableprompt.runs.lock import alone
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
-from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.ledger import Ledger
 from stableprompt.scoring.limits import Limits
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.setting import setting_of
 from stableprompt.speakers import bundled_writer as bundled_writer
-from stableprompt.speakers import load_models, load_target, named_target, require_price, target_of
+from stableprompt.speakers import (
+    judge_price,
+    load_models,
+    load_target,
+    named_target,
+    other_judge,
+    require_price,
+    target_of,
+)
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
 from stableprompt.tasks.metrics.registry import JUDGE, require_available
-from stableprompt.tasks.splits import SplitName
-from stableprompt.tasks.statistics import Estimate
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.budget import Budget, require_enough_budget, test_calls
@@ -38,7 +48,6 @@ from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.records import Observer, Silence, TuneResult
 from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
 from stableprompt.tuning.rules import Rules
-from stableprompt.tuning.selection import estimate_of
 from stableprompt.tuning.tuner import Tuner
 
 
@@ -53,6 +62,10 @@ def tune(
     **settings: Any,
 ) -> TuneResult:
     """Find the best prompt for a task.
+
+    ``KeyboardInterrupt`` (Ctrl-C, the stop button of a notebook) passes through at once, as
+    anywhere in Python; ``resume`` goes on from the last step that was finished. For a stop between
+    two steps give an observer whose ``stop_asked`` says so. No signal handler is set.
 
     Args:
         task: Labelled examples in three splits, and the seed prompt.
@@ -75,7 +88,8 @@ def tune(
         ConfigError: a setting is unknown, out of range, or contradicts another.
         DataError: the task has too few examples for these settings.
         ModelError: a model cannot be loaded; TargetError, a target cannot be reached.
-        RunError: the run folder holds something already.
+        RunError: the run folder holds something already, or cannot be written.
+        RunStopped: the observer asked for it.
     """
     if not isinstance(task, Task):
         raise ConfigError(
@@ -88,40 +102,54 @@ def tune(
     return start_run(task, config, path, observer or Silence(), function=function)
 
 
+@told_when_full()
 def resume(
     run_dir: str | Path,
     *,
     metric: CustomMetric | None = None,
     target: TargetFunction | None = None,
     limits: Mapping[str, Any] | None = None,
+    changed_ok: bool = False,
     observer: Observer | None = None,
 ) -> TuneResult:
     """Continue a run that was interrupted, from its folder alone.
+
+    The result is that of an uninterrupted run. What that rests on must be as it was when the run
+    began: settings but limits, data, models, functions, versions.
 
     Args:
         run_dir: What ``tune`` was given, or printed.
         metric: The function that scores, where the run uses one of your own.
         target: The function that answers, where the target is one.
         limits: Fields of ``LimitsConfig`` to change, where the run has reached one of them.
+        changed_ok: Go on although something changed; the result says what.
         observer: Told how it goes.
 
     Raises:
         ConfigError: the run has a metric of the user's own, and it was not given.
-        RunError: that is no run folder, or the run is finished.
+        RunError: that is no run folder, the run is finished, another process is at it, or
+            something has changed since it began.
+        RunStopped: the observer asked for it.
         ModelError: a model cannot be loaded.
     """
-    folder = RunFolder.open_unfinished(Path(run_dir))
-    task = task_from_dict(folder.read_json(TASK), metric)
-    config = make_config(folder.read_json(CONFIG), {"limits": dict(limits or {})})
-    require_price(config)
-    observer = observer or Silence()
-    observer.on_phase("loading models")
-    models = load_models(config, target)
-    if limits:
-        folder.write_json(CONFIG, config.model_dump(mode="json"))
-    fitting = without_long_texts(task, models[1], config, observer)
-    with closing(models[1]):
-        return _run(fitting, config, models, folder, observer)
+    path, observer = Path(run_dir), observer or Silence()
+    RunFolder.open_unfinished(path)
+    with alone(path, f"the run in {path}"):
+        folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
+        content = folder.read_json(TASK)
+        # Whether it is what was written is asked below, part by part.
+        task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
+        config = make_config(folder.read_json(CONFIG), {"limits": dict(limits or {})})
+        require_price(config)
+        known = known_before_loading(task, content, config, target)
+        basis = Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
+        observer.on_phase("loading models")
+        models = load_models(config, target)
+        if limits:
+            folder.write_json(CONFIG, config.model_dump(mode="json"))
+        with closing(models[1]):
+            fitting = without_long_texts(task, models[1], config, observer)
+            return _run(fitting, config, models, basis, observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +166,7 @@ Search = Callable[[Parts], Sequence[str]]
 """Another way to find prompts than the loop."""
 
 
+@told_when_full()
 def start_run(
     task: Task,
     config: TuneConfig,
@@ -166,12 +195,15 @@ def start_run(
     RunFolder.require_free(path)
     observer.on_phase("loading models")
     agent, target = load_models(config, function)
-    fitting = without_long_texts(task, target, config, observer)
-    folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
-    folder.write_json(TASK, task_to_dict(task))
-    folder.write_json(CONFIG, config.model_dump(mode="json"))
     with closing(target):
-        return _run(fitting, config, (agent, target), folder, observer, search)
+        fitting = without_long_texts(task, target, config, observer)
+        folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
+        with alone(path, f"the run in {path}"):
+            RunFolder.require_free(path)  # another process may have been faster
+            folder.write_json(TASK, content := task_to_dict(task))
+            folder.write_json(CONFIG, config.model_dump(mode="json"))
+            basis = Basis.of_new(folder, known_before_loading(task, content, config, function))
+            return _run(fitting, config, (agent, target), basis, observer, search)
 
 
 def require_possible(task: Task, config: TuneConfig) -> None:
@@ -191,39 +223,47 @@ def _run(
     task: Task,
     config: TuneConfig,
     models: tuple[AgentLLM, TargetLLM],
-    folder: RunFolder,
+    basis: Basis,
     observer: Observer,
     search: Search | None = None,
 ) -> TuneResult:
-    agent, target = models
-    scorer = make_scorer(task, config, target)
-    scorer.limits = Limits(
-        config.limits,
-        target_price(config.target),
-        kept=test_calls(task, config),
-        selection=Budget(config, len(task.validation)).selection,
-        tell=observer.on_note,
-    )
-    markup = markup_of(agent, target)
-    guards = Guards(config.guards, agent, Rules.of(task), markup)
-    trainable = prepare_training(agent, config.ppo.learning_rate)
-    tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
-    if search is not None:
-        tuner.consider(search(Parts(task, agent, scorer)))
-    setting = {
-        **setting_of(task, config, agent, target),
-        **label_agreement(task, config, target),
-    }
-    if not config.per_input.wanted:
-        return tuner.run(setting)
-    card = WriterCard.of(task, config, markup)
-    collector = Collector(agent, scorer, card.guards_for(agent), task, config)
-    alone = make_scorer(task, config, target_of(agent, config), scorer.judge)
+    (agent, target), folder = models, basis.folder
+    setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
+    setting = basis.settle(task, config, setting)
+    with closing(make_scorer(task, config, target)) as scorer:
+        scorer.limits = Limits(
+            config.limits,
+            target_price(config.target),
+            judge_price=judge_price(config),
+            kept=test_calls(task, config),
+            selection=Budget(config, len(task.validation)).selection,
+            tell=observer.on_note,
+        )
+        markup = markup_of(agent, target)
+        guards = Guards(config.guards, agent, Rules.of(task), markup)
+        trainable = prepare_training(agent, config.ppo.learning_rate)
+        tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
+        if search is not None:
+            tuner.consider(search(Parts(task, agent, scorer)))
+        if not config.per_input.wanted:
+            return _reported(tuner.run(setting), observer)
+        card = WriterCard.of(task, config, markup)
+        collector = Collector(agent, scorer, card.guards_for(agent), task, config)
+        itself = make_scorer(task, config, target_of(agent, config), scorer.judge)
+        itself.ratings = scorer.ratings
 
-    def keep(fixed: str, found: PerInputResult) -> None:
-        save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
+        def keep(fixed: str, found: PerInputResult) -> None:
+            save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
 
-    return tuner.run(setting, WriterTrial(collector, scorer, alone, task, config, keep=keep))
+        trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
+        return _reported(tuner.run(setting, trial), observer)
+
+
+def _reported(result: TuneResult, observer: Observer) -> TuneResult:
+    """The same result, with a page of it in the run folder."""
+    if trouble := leave_report(result.run_dir):
+        observer.on_note(trouble)
+    return result
 
 
 def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:
@@ -236,8 +276,8 @@ def make_scorer(
 ) -> Scorer:
     """The scorer of a task; loads the judge where one is needed that is not the target."""
     if task.metric.name == JUDGE and judge is None:
-        same = config.judge.model in (None, config.target.model)
-        rater = target if same else load_target(config, config.judge.model)
+        other = other_judge(config)
+        rater = target if other is None else load_target(config, other)
         judge = Judge(rater, config.judge.rubric or task.rubric or DEFAULT_RUBRIC)
     room = answer_room(task, config, target)
     return Scorer(
@@ -266,64 +306,3 @@ def without_long_texts(
     for note in fitting.notes[len(task.notes) :]:
         observer.on_note(note)
     return fitting
-
-
-def evaluate(
-    task: Task,
-    prompt: str,
-    *,
-    target: str | TargetFunction | Mapping[str, Any] | None = None,
-    split: SplitName = "test",
-    observer: Observer | None = None,
-    **settings: Any,
-) -> Estimate:
-    """Score one prompt on one split, with its 95 % interval.
-
-    Args:
-        task: Labelled examples.
-        prompt: What to score.
-        target: Who follows it, as for ``tune``.
-        split: train, validation or test.
-        observer: Told which texts are left out.
-        **settings: Fields of ``TuneConfig``; only the target's and the device matter.
-
-    Raises:
-        ConfigError: an empty prompt, or a setting that is unknown or out of range.
-        ModelError: the target cannot be loaded.
-    """
-    if not prompt.strip():
-        raise ConfigError("the prompt is empty; give the text to score")
-    named, function = named_target(target)
-    config = make_config(settings, {"target": named})
-    require_available(task.metric)
-    require_price(config)
-    task = replace(task, seed_prompt=prompt)
-    with closing(load_target(config, function=function)) as answering:
-        return evaluate_with(task, config, answering, split, observer or Silence())
-
-
-def evaluate_with(
-    task: Task, config: TuneConfig, target: TargetLLM, split: SplitName, observer: Observer
-) -> Estimate:
-    """Score a task's seed prompt on one split, with a target that is loaded already."""
-    room = answer_room(task, config, target)
-    fitting = drop_long_texts(task, target, template_of(config.target), room)
-    for note in fitting.notes[len(task.notes) :]:
-        observer.on_note(note)
-    examples = fitting.splits.part(split)
-    scorer = make_scorer(fitting, config, target)
-    scorer.limits = Limits(config.limits, target_price(config.target), tell=observer.on_note)
-    score = scorer.score(task.seed_prompt, examples, Purpose.TEST)
-    for note in notes_on_cost(scorer):
-        observer.on_note(note)
-    return estimate_of(fitting, examples, score, seed=config.seed)
-
-
-def notes_on_cost(scorer: Scorer) -> list[str]:
-    """What a reader of a score must know: calls that failed, answers that name no label."""
-    ledger, notes = scorer.ledger, []
-    if failed := sum(ledger.failed.values()):
-        notes.append(f"{failed} examples got no answer and are left out")
-    if unmatched := sum(ledger.unmatched.values()):
-        notes.append(f"{unmatched} answers name none of the labels; they count as wrong")
-    return notes

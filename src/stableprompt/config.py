@@ -4,7 +4,7 @@ The command line, the settings file (TOML or YAML) and ``config.json`` in the ru
 this model. Unknown keys are errors. Values never change after construction.
 """
 
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -130,7 +130,10 @@ class MonitorConfig(Section):
     max_surprise_rise: float = Field(1.0, gt=0)
     """drift: mean surprise of a step's prompts above the first step's by more than this."""
     max_drop: float = Field(0.2, gt=0)
-    """forgetting: mean gain of the last three steps below the best three's by more than this."""
+    """forgetting: mean level of the last three steps below the best three's by more than this."""
+    max_broken_steps: int = Field(3, ge=1)
+    """broken_numbers: so many steps in a row with a number that is not finite end the run; steps
+    without a gradient neither count nor come between."""
 
 
 class GuardConfig(Section):
@@ -154,7 +157,7 @@ class SelectionConfig(Section):
     """How the final prompt is chosen."""
 
     num_finalists: int = Field(16, ge=1)
-    """Best prompts by gain that are compared on the validation split."""
+    """Best prompts by rating that are compared on the validation split."""
     rounds: int = Field(3, ge=1)
     """Looks at the validation split: all finalists on a part of it, the better half on twice as
     much, and so on. 1: all of them on all of it."""
@@ -166,7 +169,7 @@ class SelectionConfig(Section):
     learning_curve: bool = False
     """When the result stands, also score on validation what led after each step: ``curve.json``."""
     paper_protocol: bool = False
-    """Also score the five prompts with the largest gain on test and report the highest of them, as
+    """Also score the five prompts with the best ratings on test and report the highest of them, as
     the paper does. For comparisons with printed figures: it is optimistic, and chooses nothing."""
 
 
@@ -200,8 +203,8 @@ class TuneConfig(Section):
     quantize: Quantisation = "none"
     """4bit holds the frozen weights of the linear layers in 4 bits (NF4, as QLoRA does), but for
     the output layer, and computes in dtype; the adapters stay in float32. Needs bitsandbytes."""
-    keep_checkpoints: int = Field(2, ge=1)
-    """Older ones are deleted."""
+    keep_checkpoints: int = Field(2, ge=2)
+    """Older ones are deleted. At least two: where the last is damaged, the one before is used."""
     agent: AgentConfig = AgentConfig()
     target: TargetConfig = TargetConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -239,7 +242,7 @@ class TuneConfig(Section):
         if adaptive and 0 < self.steps < self.anchor.update_period:
             raise ValueError(
                 f"anchor.update_period {self.anchor.update_period} never fires in {self.steps} "
-                "steps; lower it, or raise steps"
+                f"steps; give --set anchor.update_period={self.steps}, or more steps"
             )
         return self
 
@@ -260,6 +263,16 @@ def make_config(*layers: dict[str, Any], preset: str = "default") -> TuneConfig:
         raise ConfigError(_explain(error)) from error
 
 
+_LONGEST_SHOWN: Final = 200
+# Where a key may stand by mistake; what was found is not shown.
+_SECRETS: Final = {
+    "base_url": "it must be http:// or https:// and a host, without user, password, ? and spaces; "
+    "keys are read from the environment (key_variable)",
+    "key_variable": "it must be the name of an environment variable, not the key itself: letters, "
+    "digits and _",
+}
+
+
 def _explain(error: ValidationError) -> str:
     """The first problem, on one line, with the setting's dotted name."""
     problem = error.errors(include_url=False)[0]
@@ -269,4 +282,8 @@ def _explain(error: ValidationError) -> str:
         return f"setting {where!r} does not exist; config.json of any run lists them all"
     if not where:
         return what
-    return f"setting {where!r}: {what}, found {problem['input']!r}"
+    if (secret := _SECRETS.get(where.rpartition(".")[2])) is not None:
+        return f"setting {where!r}: {secret}"
+    found = repr(problem["input"])
+    found = found if len(found) <= _LONGEST_SHOWN else f"{found[:_LONGEST_SHOWN]}…"
+    return f"setting {where!r}: {what}, found {found}"

@@ -25,7 +25,7 @@ from stableprompt.models.targets.paper import PaperTarget
 from stableprompt.models.targets.providers import is_api, target_price
 from stableprompt.models.training import prepare_training
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
-from stableprompt.speakers import answers_elsewhere, load_agent, load_models
+from stableprompt.speakers import answers_elsewhere, load_agent, load_models, other_judge
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.metrics.registry import JUDGE
 from stableprompt.tasks.task import Task
@@ -175,7 +175,7 @@ def _stand_in(task: Task, config: TuneConfig, agent: AgentLLM) -> PaperTarget:
 
 def _stand_in_judge(task: Task, config: TuneConfig, agent: AgentLLM) -> Judge | None:
     """In the place of a judge elsewhere; None: the real one, if there is one at all."""
-    model = config.judge.model
+    model = other_judge(config)
     if task.metric.name != JUDGE or model is None or not answers_elsewhere(config, model):
         return None
     return Judge(PaperTarget(agent.loaded, shared=False), DEFAULT_RUBRIC)

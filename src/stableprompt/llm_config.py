@@ -1,16 +1,32 @@
 """Every setting of the LLMs: who writes prompts, who follows them, who judges, at what price."""
 
+import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
     """Shared behaviour: frozen, no unknown keys, no silent conversions of nonsense."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may hold a key
     )
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: object) -> object:
+        """Half a character, as of an argument that is not UTF-8, could not be written down."""
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ValueError("it has half a character (a lone surrogate); correct it") from None
+        return value
 
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -45,10 +61,10 @@ class AgentConfig(Section):
 class ApiConfig(Section):
     """How a target outside this process is asked: a server's, or a function of the user's own."""
 
-    base_url: str | None = Field(None, pattern=r"^https?://[^@\s]+$")
+    base_url: str | None = None
     """Of an OpenAI-compatible server, such as http://localhost:8000/v1; null takes the provider's.
     With it, the model's name is sent to the server as it is."""
-    key_variable: str | None = Field(None, min_length=1)
+    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The environment variable that holds the key; null takes the provider's, OPENAI_API_KEY with a
     base_url. Keys are read from the environment only."""
     concurrency: int | None = Field(None, ge=1)
@@ -63,8 +79,8 @@ class ApiConfig(Section):
     """Between two attempts. Of what the server itself asks for (Retry-After) up to 5 minutes are
     waited."""
     max_failed_share: float = Field(0.1, ge=0, lt=1)
-    """The run stops, resumable, where more of the last 100 calls than this failed for good; 10 at
-    least, where they are fewer."""
+    """The run stops, resumable, where more of the last 100 calls than this were given up after all
+    attempts; 10 at least, where they are fewer. What a server refuses does not count."""
     labels: Literal["auto", "text"] = "auto"
     """auto: probabilities of the labels where the server gives them; text: always the answer it
     writes, right or wrong."""
@@ -74,6 +90,15 @@ class ApiConfig(Section):
     """Dollars for a million tokens that the target reads; null takes the price table's."""
     price_written: float | None = Field(None, ge=0)
     """The same for those it writes."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_plain_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^@\s?#\\]+", value):
+            raise ValueError(
+                "it must begin with http:// or https://, without a user's name, blanks, ? or #"
+            )
+        return value
 
 
 class TargetConfig(Section):
@@ -142,7 +167,7 @@ class LimitsConfig(Section):
     max_target_calls: int | None = Field(None, ge=1)
     """One call is one prompt with one example."""
     max_tokens: int | None = Field(None, ge=1)
-    """Tokens that the target reads and writes."""
+    """Tokens that the target reads and writes, and a judge."""
     max_cost: float | None = Field(None, gt=0)
     """Dollars, by the price table or the prices given; answers that are on disk count as well, so
     that a run goes the same way a second time."""

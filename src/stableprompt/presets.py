@@ -1,5 +1,6 @@
 """Settings that belong together, by name: methods and presets."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -114,3 +115,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     )
     | {"steps": 200},
 }
+
+
+def flattened(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names, as ``--set`` takes them.
+
+    >>> flattened({"ppo": {"replay": 0}, "steps": 5})
+    {'ppo.replay': 0, 'steps': 5}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, Mapping)
+        flat |= flattened(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
+    return flat

@@ -6,6 +6,7 @@ for people. Nothing in it is code.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,20 +14,22 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import torch
+from safetensors import SafetensorError
 
 from stableprompt.config import Dtype
 from stableprompt.errors import ConfigError, ModelError
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
-from stableprompt.models.loading import load_model
+from stableprompt.models.loading import load_model, public_name
 from stableprompt.runs.folder import WRITER, RunFolder
+from stableprompt.runs.writing import writing
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.inputs import example_of
 from stableprompt.tasks.templates import Message
 from stableprompt.tuning.randomness import derive_uniforms
 from stableprompt.tuning.writer_card import CARD as CARD
 from stableprompt.tuning.writer_card import WriterCard as WriterCard
-from stableprompt.tuning.writer_card import public_name, readme_of
+from stableprompt.tuning.writer_card import readme_of
 
 README: Final = "README.md"
 _AT_ONCE: Final = 32
@@ -187,7 +190,8 @@ class PromptWriter:
 
 def save_writer(agent: AgentLLM, card: WriterCard, folder: Path) -> None:
     """Write the policy's adapter, ``writer.json`` and a card for people into a folder."""
-    agent.adapted.save_adapter(folder, model=public_name(card.model))
+    with writing(folder, SafetensorError):
+        agent.adapted.save_adapter(folder, model=public_name(card.model))
     out = RunFolder(folder)
     out.write_json(CARD, card.to_dict())
     out.write_text(README, readme_of(card))
@@ -195,9 +199,9 @@ def save_writer(agent: AgentLLM, card: WriterCard, folder: Path) -> None:
 
 def _found(name: str) -> Path:
     """The folder of a writer, fetched from the hub where it is none of this machine."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path / WRITER if (path / WRITER).is_dir() else path
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
+        return path / WRITER if os.path.isdir(path / WRITER) else path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -2,12 +2,12 @@
 
 import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from stableprompt.config import TuneConfig
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.hardware import options_of, pick_hardware
+from stableprompt.models.loading import public_name
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.tasks.splits import SPLIT_NAMES
 from stableprompt.tasks.task import Task
@@ -19,9 +19,6 @@ def setting_of(
     task: Task, config: TuneConfig, agent: AgentLLM, target: TargetLLM
 ) -> dict[str, Any]:
     """Task, models, precision and versions, for ``result.json``."""
-    packages = ["torch", "transformers", "peft"]
-    if "4bit" in (config.quantize, config.target.quantize):
-        packages.append("bitsandbytes")
     return {
         "task": task.name,
         "kind": task.kind,
@@ -29,16 +26,24 @@ def setting_of(
         "task_fingerprint": task.fingerprint(),
         "examples": {name: len(task.splits.part(name)) for name in SPLIT_NAMES},
         "notes": list(task.notes),
-        "agent": _public_name(config.agent.model),
-        "target": _public_name(config.target.model),
+        "agent": public_name(config.agent.model),
+        "target": public_name(config.target.model),
         "answers": target.how,
         "max_answer_tokens": answer_room(task, config, target),
         **_how_it_ran(config, agent),
-        "versions": {
-            "python": platform.python_version(),
-            "stableprompt": __version__,
-            **{name: version(name) for name in packages},
-        },
+        "versions": versions_of(config),
+    }
+
+
+def versions_of(config: TuneConfig) -> dict[str, str]:
+    """Of the packages that figures depend on."""
+    packages = ["torch", "transformers", "peft"]
+    if "4bit" in (config.quantize, config.target.quantize):
+        packages.append("bitsandbytes")
+    return {
+        "python": platform.python_version(),
+        "stableprompt": __version__,
+        **{name: version(name) for name in packages},
     }
 
 
@@ -58,9 +63,3 @@ def _how_it_ran(config: TuneConfig, agent: AgentLLM) -> dict[str, Any]:
     if other.quantize != own.quantize:
         found["target_quantize"] = other.quantize
     return found
-
-
-def _public_name(model: str) -> str:
-    """A local folder by its last part only: results are shared, home folders are not."""
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model

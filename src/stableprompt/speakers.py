@@ -1,5 +1,6 @@
 """Agent and target: which checkpoints, how they are held, and what the policy starts from."""
 
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -24,6 +25,7 @@ from stableprompt.models.targets.masked import MaskedTarget
 from stableprompt.models.targets.masked_loading import is_masked, load_masked
 from stableprompt.models.targets.providers import FUNCTION_PREFIX, is_api, target_price
 from stableprompt.runs.folder import WRITER
+from stableprompt.scoring.ledger import Price
 from stableprompt.tuning.randomness import derive_seed
 
 
@@ -44,7 +46,12 @@ def load_models(
     elsewhere = open_target(config, function=function)  # first: it fails in less time
     for_agent, for_target = options_of(config), options_of(config, config.target)
     alike = pick_hardware(**for_agent) == pick_hardware(**for_target)
-    agent = load_agent(config)
+    try:
+        agent = load_agent(config)
+    except BaseException:
+        if elsewhere is not None:
+            elsewhere.close()
+        raise
     if elsewhere is not None:
         return agent, elsewhere
     if alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
@@ -81,18 +88,50 @@ def named_target(
     return {**given, "model": f"{FUNCTION_PREFIX}{name}"}, function
 
 
+def other_judge(config: TuneConfig) -> str | None:
+    """The model that rates; None where it is the target itself, asked at the same place.
+
+    Raises:
+        ConfigError: the judge is to be asked behind an API, and is not there.
+    """
+    judge, target = config.judge, config.target
+    model = judge.model or target.model
+    if judge.api is not None and not is_api(_in_role(config, model), model):
+        raise ConfigError(
+            f"judge.api says how a judge behind an API is asked, and {model!r} is none; name "
+            "another one with judge.model, or leave judge.api out"
+        )
+    same = model == target.model and judge.api in (None, target.api)
+    return None if same else model
+
+
+def judge_price(config: TuneConfig) -> Price | None:
+    """Of the judge, which may be the target; None: nobody knows."""
+    model = other_judge(config)
+    if model is None:
+        return target_price(config.target)
+    return target_price(_in_role(config, model), model)
+
+
 def require_price(config: TuneConfig) -> None:
     """Check that a limit in dollars can be kept.
 
     Raises:
-        ConfigError: nobody knows what the target costs.
+        ConfigError: nobody knows what the target costs, or the judge.
     """
-    if config.limits.max_cost is not None and target_price(config.target) is None:
-        raise ConfigError(
-            f"limits.max_cost needs to know what {config.target.model} costs, and the price table "
-            "does not; give --set target.api.price_read=... and target.api.price_written=... in "
-            "dollars for a million tokens"
-        )
+    judge = other_judge(config)
+    if config.limits.max_cost is None:
+        return
+    for table, model, price in (
+        ("target.api", config.target.model, target_price(config.target)),
+        ("judge.api", judge, judge_price(config)),
+    ):
+        if price is None:
+            raise ConfigError(
+                f"limits.max_cost needs to know what {model} costs, and the price table does not; "
+                f"give --set {table}.price_read=... and {table}.price_written=... in dollars for a "
+                "million tokens"
+            )
 
 
 def answers_elsewhere(
@@ -147,8 +186,11 @@ def open_target(
 
 def _in_role(config: TuneConfig, model: str | None) -> TargetConfig:
     """The settings of the target, or of a judge that may be asked in another way."""
-    own = config.judge.api if model is not None else None
-    return config.target if own is None else config.target.model_copy(update={"api": own})
+    if model is None:
+        return config.target
+    # Asked like the target, but the prices given are those of the target.
+    like = config.target.api.model_copy(update={"price_read": None, "price_written": None})
+    return config.target.model_copy(update={"api": config.judge.api or like})
 
 
 def target_of(agent: AgentLLM, config: TuneConfig) -> LocalTarget:
@@ -190,20 +232,27 @@ def _masked(config: TuneConfig, model: str | None, *, chat: bool) -> MaskedTarge
 
 def _starting_adapter(config: TuneConfig) -> tuple[LoraConfig, Path | None]:
     """The LoRA configuration and, where the policy does not start fresh, its weights."""
-    chosen = config.agent.adapter
-    if chosen == "auto":
-        chosen = str(bundled_writer()) if config.agent.model == EMBEDDED_NAME else "none"
-    if chosen == "none":
+    folder = adapter_folder(config)
+    if folder is None:
         fresh = LoraConfig(
             r=config.agent.lora_rank,
             lora_alpha=config.agent.lora_alpha,
             target_modules="all-linear",
         )
         return fresh, None
-    folder = Path(chosen).expanduser()
-    if (folder / WRITER).is_dir():  # of a run that made one
-        folder = folder / WRITER
     return read_lora_config(folder), folder
+
+
+def adapter_folder(config: TuneConfig) -> Path | None:
+    """Where the adapter that the policy starts from is; None: it starts fresh."""
+    chosen = config.agent.adapter
+    if chosen == "auto":
+        chosen = str(bundled_writer()) if config.agent.model == EMBEDDED_NAME else "none"
+    if chosen == "none":
+        return None
+    folder = Path(os.path.expanduser(chosen))
+    # Of a run that made one; os.path, not pathlib: it answers False for a name that cannot exist.
+    return folder / WRITER if os.path.isdir(folder / WRITER) else folder
 
 
 def bundled_writer() -> Path:

@@ -58,7 +58,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     ),
     "settings file of an unknown kind": (
         ["tune", "support", "--config", "rows.csv"],
-        "must end in .toml, .yaml or .yml",
+        "must end in .toml, .yaml, .yml or .json",
     ),
     "resume with data": (["tune", "support", "--resume", "run"], "give it alone"),
     "resume with steps": (["tune", "--resume", "run", "--steps", "9"], "give it alone"),

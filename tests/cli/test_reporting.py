@@ -13,11 +13,11 @@ from rich.console import Console
 from stableprompt.cli.reporting import (
     ConsoleObserver,
     figure,
-    make_console,
     one_line_errors,
     print_summary,
     verdict,
 )
+from stableprompt.cli.terminal import make_console
 from stableprompt.errors import DataError
 from stableprompt.tasks.formats import InputFormat
 from stableprompt.tasks.readability import Readability

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from stableprompt import build
+from stableprompt import build, evaluating
 from stableprompt.cli.reporting import ConsoleObserver
 from stableprompt.tuning.records import StepRecord
 from tests.cli.conftest import COLUMNS, SMALL, Invoke, assert_fits, invoke_app, options, write_rows
@@ -17,6 +17,8 @@ SEED_PROMPT = "Say [bold]red[/bold] or [/x] green"
 FILES = {
     "config.json",
     "task.json",
+    "basis.json",
+    ".run.lock",
     "steps.jsonl",
     "prompts.jsonl",
     "pairs.jsonl",
@@ -25,6 +27,7 @@ FILES = {
     "best_prompt.txt",
     "result.json",
     "timing.json",
+    "report.html",
 }
 
 
@@ -180,13 +183,13 @@ def test_evaluate_run_takes_split_and_template_of_the_run(
     form = "target.input_format='Text: {text}'"
     assert invoke(*arguments(model, "--seed", 5, "--run-dir", "run", "--set", form)).exit_code == 0
     seen: dict[str, Any] = {}
-    honest = build.evaluate
+    honest = evaluating.evaluate
 
     def watched(task: Any, prompt: str, **settings: Any) -> Any:
         seen.update(task=task, prompt=prompt, **settings)
         return honest(task, prompt, **settings)
 
-    monkeypatch.setattr(build, "evaluate", watched)
+    monkeypatch.setattr(evaluating, "evaluate", watched)
     done = invoke("evaluate", "rows.csv", *COLUMNS, "--run", "run")
     assert done.exit_code == 0, done.output
     kept = json.loads(Path("run/task.json").read_text())["test"]

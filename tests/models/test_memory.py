@@ -8,10 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stableprompt.errors import ModelError, TargetError
 from stableprompt.models import memory
+from stableprompt.models.adapters import Role
+from stableprompt.models.agent import AgentLLM
 from stableprompt.models.likelihood import Likelihood
-from stableprompt.models.memory import halve_when_full, ran_out_of_memory
-from tests.fakes.agents import make_loaded, plain_logprobs
+from stableprompt.models.memory import halve_when_full, ran_out_of_memory, told_when_full
+from stableprompt.models.targets.local import LocalTarget
+from tests.fakes.agents import MESSAGES, disturb, make_agent, make_loaded, plain_logprobs
 
 
 @pytest.fixture(autouse=True)
@@ -187,3 +191,81 @@ def test_a_model_that_holds_few_rows_tells_the_same_logprobs(most: int, share: b
     assert refused
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def hold_few(model: Any, most: int) -> list[int]:
+    """From now on a forward pass of more rows finds no memory; the rows of those refused."""
+    refused: list[int] = []
+
+    def full(_module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        ids = options["input_ids"] if "input_ids" in options else arguments[0]
+        if len(ids) > most:
+            refused.append(len(ids))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model.base_model.register_forward_pre_hook(full, with_kwargs=True)
+    return refused
+
+
+def trained_agent() -> AgentLLM:
+    agent = make_agent()
+    disturb(agent.learned_parameters())
+    return agent
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_an_agent_that_holds_few_rows_writes_the_same(most: int) -> None:
+    uniforms = torch.rand(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole, short = trained_agent(), trained_agent()
+    expected = whole.sample(whole.query_ids(MESSAGES), uniforms)
+    refused = hold_few(short.loaded.model, most)
+    got = short.sample(short.query_ids(MESSAGES), uniforms)
+    assert refused
+    assert got.texts == expected.texts
+    assert torch.equal(got.ids, expected.ids)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_an_agent_that_holds_few_rows_judges_the_same(most: int) -> None:
+    uniforms = torch.rand(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    agent = trained_agent()
+    query = agent.query_ids(MESSAGES)
+    written = agent.sample(query, uniforms)
+    expected = agent.evaluate(query, written.ids, written.mask, role=Role.POLICY)
+    refused = hold_few(agent.loaded.model, most)
+    got = agent.evaluate(query, written.ids, written.mask, role=Role.POLICY)
+    assert refused
+    for name in ("logprobs", "entropies", "values"):
+        torch.testing.assert_close(
+            getattr(got, name), getattr(expected, name), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_target_that_holds_few_rows_answers_the_same(most: int) -> None:
+    texts = ["yes or no", "red", "name the colour of the text", "one word", "label"]
+    conversations = [[{"role": "user", "content": text}] for text in texts]
+    expected = LocalTarget(make_loaded()).generate(conversations, 6)
+    loaded = make_loaded()
+    refused = hold_few(loaded.model, most)
+    got = LocalTarget(loaded).generate(conversations, 6)
+    assert refused
+    assert got.texts == expected.texts
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_memory_that_is_too_small_for_one_row_is_told_in_one_line(error: Exception) -> None:
+    @told_when_full()
+    def run() -> None:
+        raise error
+
+    with pytest.raises(ModelError, match=r"even with a batch of one row \(.+\); .*resume") as told:
+        run()
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), RuntimeError("a bug"), TargetError("closed")])
+def test_what_is_no_lack_of_memory_is_told_as_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as told, told_when_full():
+        raise error
+    assert told.value is error

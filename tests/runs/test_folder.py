@@ -1,5 +1,6 @@
 """The run folder: what is never touched, what is written in one piece, what is cut back."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,16 @@ from typing import Any
 import pytest
 
 from stableprompt.errors import RunError
-from stableprompt.runs.folder import CONFIG, PAIRS, PROMPTS, RESULT, STEPS, TASK, RunFolder
+from stableprompt.runs.folder import (
+    CONFIG,
+    PAIRS,
+    PROMPTS,
+    RESULT,
+    STEPS,
+    TASK,
+    RunFolder,
+    default_run_dir,
+)
 
 UMLAUTS = {"prompt": "Größe nennen — 答え ✓ \u2028 end", "quote": 'a "b"\n\tc'}
 
@@ -142,12 +152,31 @@ def test_records_are_appended_a_line_each(folder: RunFolder) -> None:
     assert [json.loads(line) for line in lines] == [UMLAUTS, {"step": 1}, {"step": 2}]
 
 
-def test_lengths_are_in_bytes_and_0_where_there_is_no_file(folder: RunFolder) -> None:
-    assert folder.lengths() == {STEPS: 0, PROMPTS: 0, PAIRS: 0}
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def mark(text: str) -> dict[str, Any]:
+    return {"bytes": len(text.encode()), "sha256": sha(text)}
+
+
+def test_marks_are_in_bytes_with_the_sum_of_what_was_appended(folder: RunFolder) -> None:
+    assert folder.marks() == {STEPS: mark(""), PROMPTS: mark(""), PAIRS: mark("")}
     folder.append(PROMPTS, [{"a": "ö"}])
     folder.append(PAIRS, [{"b": 1}])
-    wanted = {STEPS: 0, PROMPTS: len('{"a": "ö"}\n'.encode()), PAIRS: len('{"b": 1}\n')}
-    assert folder.lengths() == wanted
+    folder.append(PAIRS, [{"b": 2}, {"b": 3}])
+    wanted = {PROMPTS: '{"a": "ö"}\n', PAIRS: '{"b": 1}\n{"b": 2}\n{"b": 3}\n'}
+    assert folder.marks() == {STEPS: mark(""), **{n: mark(t) for n, t in wanted.items()}}
+
+
+def test_a_folder_that_is_opened_again_counts_on_from_where_it_was_cut(folder: RunFolder) -> None:
+    folder.append(STEPS, [{"a": 1}])
+    marks = folder.marks()
+    folder.append(STEPS, [{"lost": 1}])
+    again = RunFolder(folder.path)
+    again.cut_back(marks)
+    again.append(STEPS, [{"b": 2}])
+    assert again.marks()[STEPS] == mark('{"a": 1}\n{"b": 2}\n')
 
 
 def test_lines_are_read_as_they_were_written(folder: RunFolder) -> None:
@@ -167,10 +196,10 @@ def test_damaged_lines_are_an_error(folder: RunFolder, content: bytes) -> None:
 
 def test_what_was_appended_after_a_checkpoint_is_cut_off(folder: RunFolder) -> None:
     folder.append(STEPS, [{"a": "ö"}])
-    lengths = folder.lengths()
+    marks = folder.marks()
     folder.append(STEPS, [{"b": 1}])
     folder.append(PROMPTS, [{"c": 1}])
-    folder.cut_back(lengths)
+    folder.cut_back(marks)
     assert (folder.path / STEPS).read_text(encoding="utf-8") == '{"a": "ö"}\n'
     assert (folder.path / PROMPTS).read_text() == ""
     folder.append(STEPS, [{"d": 1}])
@@ -180,6 +209,63 @@ def test_what_was_appended_after_a_checkpoint_is_cut_off(folder: RunFolder) -> N
 def test_a_file_shorter_than_the_checkpoint_says_is_not_filled_up(folder: RunFolder) -> None:
     # Lines that are lost would otherwise come back as NUL bytes.
     folder.append(STEPS, [{"a": 1}])
-    with pytest.raises(RunError, match=STEPS):
-        folder.cut_back({STEPS: 100})
+    with pytest.raises(RunError, match=f"{STEPS} has 9 bytes, 100 were written"):
+        folder.cut_back({STEPS: {"bytes": 100, "sha256": ""}})
     assert (folder.path / STEPS).read_text() == '{"a": 1}\n'
+
+
+def test_lines_that_are_not_what_was_written_are_found_out(folder: RunFolder) -> None:
+    folder.append(PAIRS, [{"answer": 0.25}])
+    marks = folder.marks()
+    folder.append(PAIRS, [{"answer": 0.5}])
+    assert folder.lost(marks) is None
+    path = folder.path / PAIRS
+    path.write_bytes(path.read_bytes().replace(b"0.25", b"0.75"))
+    assert folder.lost(marks) == f"{PAIRS} is not what was written"
+    with pytest.raises(RunError, match="start a new run"):
+        folder.cut_back(marks)
+    path.unlink()
+    assert folder.lost(marks) == f"{PAIRS} has 0 bytes, 17 were written"
+
+
+# --- what a kill leaves behind ---
+
+
+@pytest.mark.parametrize(
+    "left",
+    [["checkpoints/"], ["checkpoints/", ".run.lock", "task.json", ".config.json.part"]],
+    ids=["made", "settings half written"],
+)
+def test_a_folder_in_which_nothing_was_begun_is_free(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("{")
+    RunFolder.create(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        ["task.json"],  # nobody's lock: it may be somebody's own
+        ["checkpoints/", ".run.lock", "config.json"],
+        ["checkpoints/", ".run.lock", "notes.txt"],
+        ["checkpoints/", "checkpoints/step-000001/"],
+    ],
+)
+def test_a_folder_in_which_something_was_begun_is_not(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("{")
+    with pytest.raises(RunError, match="is not empty"):
+        RunFolder.create(tmp_path)
+
+
+def test_two_runs_of_one_second_have_two_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20260131-101500")  # a clock that stands
+    names = []
+    for _ in range(3):
+        path = default_run_dir("a/b")
+        RunFolder.create(path)
+        names.append(path.name)
+    assert names == [f"a-b-20260131-101500{end}" for end in ("", "-2", "-3")]

@@ -52,7 +52,7 @@ def test_the_value_is_the_probability_of_yes_for_the_best_reference() -> None:
     ratings = Judge(rater, "Says {reference}! ({text})").rate(EXAMPLES, ["it is 6", "no", ""])
     # "6" of three references is in the answer; "blue" is not; an empty answer is not asked about.
     assert ratings.values == [0.75, 0.25, 0.0]
-    assert (ratings.calls, ratings.tokens) == (4, 40)
+    assert (ratings.calls, ratings.usage) == (4, Usage(40))
     assert len(rater.asked) == 4
 
 
@@ -72,4 +72,4 @@ def test_without_an_answer_nothing_is_asked(answers: list[str]) -> None:
     rater = Rater()
     ratings = Judge(rater, "x").rate(EXAMPLES[: len(answers)], answers)
     assert ratings.values == [0.0] * len(answers)
-    assert (ratings.calls, ratings.tokens, rater.asked) == (0, 0, [])
+    assert (ratings.calls, ratings.usage, rater.asked) == (0, Usage(), [])

@@ -57,6 +57,27 @@ def test_dollars_by_the_price_of_reading_and_writing() -> None:
     assert few.room(ledger, Purpose.TRAINING) == 15
 
 
+def test_what_a_judge_reads_and_writes_counts_with_the_calls_that_it_rates() -> None:
+    prices: dict[str, Any] = {"price": (1.0, 10.0), "judge_price": (2.0, 100.0)}
+    ledger = spent(10, 800, 200)
+    ledger.add_judge(Usage(900, 100), calls=5)
+    # 2000 tokens for 10 calls, 200 each.
+    few = Limits(LimitsConfig(max_tokens=4000), **prices)
+    assert few.room(ledger, Purpose.TEST) == 10
+    # 800 + 200 * 10 for the target, 900 * 2 + 100 * 100 for the judge, of a million: 0.0146 $.
+    few = Limits(LimitsConfig(max_cost=0.0438), **prices)
+    assert few.dollars(ledger) == pytest.approx(0.0146)
+    assert few.room(ledger, Purpose.TEST) == 20
+
+
+def test_dollars_are_unknown_where_one_price_is() -> None:
+    ledger = spent(10, 800, 200)
+    assert Limits(LimitsConfig(), (1.0, 1.0)).dollars(ledger) == pytest.approx(0.001)
+    ledger.add_judge(Usage(1, 0), calls=1)
+    assert Limits(LimitsConfig(), (1.0, 1.0)).dollars(ledger) is None
+    assert Limits(LimitsConfig(), None, judge_price=(1.0, 1.0)).dollars(ledger) is None
+
+
 def test_seconds_are_those_that_calls_take_not_those_of_the_agent() -> None:
     clock = Clock()
     few = Limits(LimitsConfig(max_seconds=60), clock=clock)
@@ -109,6 +130,6 @@ def test_a_half_and_four_fifths_are_said_once() -> None:
 
 
 def test_the_error_says_which_limits_there_are() -> None:
-    error = limits(max_cost=0.5, max_tokens=7).reached()
-    assert "max_tokens 7, max_cost 0.5" in str(error)
+    error = limits(max_cost=0.5, max_tokens=7).reached(spent(1, 3, 2))
+    assert "(max_tokens 7, 5 used, max_cost 0.5, 2.3e-05 used)" in str(error)
     assert "resume" in str(error)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stableprompt.errors import RunError
 from stableprompt.scoring.memo import PairMemo
 
 
@@ -170,3 +171,9 @@ def test_answers_that_came_before_a_failure_are_kept() -> None:
     with pytest.raises(RuntimeError, match="out of reach"):
         memo.ask(["a", "b"], fails)
     assert ask(memo, "a", "b")[1] == [[1]]
+
+
+def test_a_line_without_a_pair_or_an_answer_is_damage() -> None:
+    for record in ({"pair": "a"}, {"answer": [0.5, 0.5]}):
+        with pytest.raises(RunError, match=r"pairs\.jsonl has no"):
+            PairMemo().restore([record])

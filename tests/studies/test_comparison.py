@@ -1,6 +1,7 @@
 """A comparison: what is equal for all, that it goes on where it stopped, what comes out."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,17 @@ import pytest
 
 from stableprompt import build
 from stableprompt.config import TuneConfig
-from stableprompt.errors import ConfigError, RunError
+from stableprompt.errors import ConfigError, RunError, RunStopped
 from stableprompt.models.targets.interface import LabelScores
 from stableprompt.presets import METHODS
+from stableprompt.runs.lock import alone
 from stableprompt.studies import comparison
 from stableprompt.studies.cell import Arm, CellRecord
 from stableprompt.studies.comparison import Plan, run_comparison
 from stableprompt.studies.table import content_of, markdown_of
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.metrics.custom import custom_metric
+from stableprompt.tuning.records import Silence
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import TINY
 
@@ -94,8 +97,8 @@ def test_what_is_done_is_not_done_again_and_more_can_be_added(
 def test_two_at_once_on_one_folder_are_kept_apart(
     targets: list[CountingTarget], tmp_path: Path
 ) -> None:
-    with comparison._alone(tmp_path / "out"):
-        with pytest.raises(RunError, match="another process is at the comparison in"):
+    with alone(tmp_path, "it", lock=".out.lock", holder=".out.holder"):
+        with pytest.raises(RunError, match=rf"process {os.getpid()} is at the comparison in"):
             run(plan("seed"), tmp_path / "out")
         run(plan("seed"), tmp_path / "other")
     assert len(run(plan("seed"), tmp_path / "out")) == 1
@@ -131,6 +134,26 @@ def test_a_run_that_was_killed_is_finished_like_one_that_was_not(
     monkeypatch.setattr(comparison, "record_of", honest)
     [finished] = run(plan("appo"), tmp_path / "out")
     assert replace(finished, seconds=0) == replace(whole, seconds=0)
+
+
+def test_a_comparison_that_is_asked_to_stop_goes_on_in_the_middle_of_a_run(
+    targets: list[CountingTarget], tmp_path: Path
+) -> None:
+    class Impatient(Silence):
+        def stop_asked(self) -> bool:
+            return True
+
+    [whole] = run(plan("appo"), tmp_path / "whole")
+    with pytest.raises(RunStopped):
+        run_comparison(
+            plan("appo"), tmp_path / "out", workers=1, told=lambda *_: None, observer=Impatient()
+        )
+    cell = tmp_path / "out" / "runs" / "colours" / "appo" / "0"
+    assert len((cell / "steps.jsonl").read_text().splitlines()) == 1
+    [finished] = run(plan("appo"), tmp_path / "out")
+    assert replace(finished, seconds=0) == replace(whole, seconds=0)
+    # Two are kept while it runs; of many finished runs one each is enough.
+    assert len(list((cell / "checkpoints").glob("step-*"))) == 1
 
 
 def test_another_budget_or_other_data_need_another_folder(

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from stableprompt.errors import ConfigError, DataError
+from stableprompt.errors import ConfigError, DataError, RunError
 from stableprompt.tasks.archive import task_from_dict, task_to_dict
 from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.formats import InputFormat
@@ -333,3 +333,32 @@ def test_a_task_survives_the_archive() -> None:
     back = task_from_dict(json.loads(json.dumps(task_to_dict(task))))
     assert back == task
     assert back.fingerprint() == task.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("good 1", "good 9"),
+        ('"label": "positive"', '"label": "negative"'),
+        ("Classify", "Classifies"),
+    ],
+)
+def test_a_task_that_was_changed_on_disk_is_not_taken_back(old: str, new: str) -> None:
+    rows = [
+        {"text": f"{('good', 'bad')[i % 2]} {i // 2}", "label": ("positive", "negative")[i % 2]}
+        for i in range(24)
+    ]
+    written = json.dumps(task_to_dict(Task.from_records(rows)))
+    assert task_from_dict(json.loads(written)).fingerprint()
+    assert old in written
+    with pytest.raises((RunError, DataError)):
+        task_from_dict(json.loads(written.replace(old, new, 1)))
+
+
+def test_an_example_that_holds_no_texts_is_damage() -> None:
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(24)]
+    for name, value in (("text", 3), ("label", []), ("fields", {"text": ["a"]})):
+        content = json.loads(json.dumps(task_to_dict(Task.from_records(rows))))
+        content["train"][0][name] = value
+        with pytest.raises(RunError, match=r"task\.json cannot be read"):
+            task_from_dict(content)

@@ -12,6 +12,7 @@ from stableprompt import build
 from stableprompt.errors import ConfigError
 from stableprompt.scoring.limits import LimitReached
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.budget import KEPT
 from stableprompt.tuning.records import Silence, TuneResult
 from tests.fakes.api_server import ApiServer
 from tests.fakes.word_agent import LABELS, make_task
@@ -158,12 +159,34 @@ def test_seconds_end_a_run_of_a_slow_server(tmp_path: Path) -> None:
     assert has_figures(result)
 
 
+def test_seconds_end_a_long_selection_of_a_slow_server(tmp_path: Path) -> None:
+    def slow(messages: list[dict[str, str]]) -> str:
+        time.sleep(0.08)
+        return answer(messages)
+
+    many = {"num_demonstrations": 1, "demonstration_sets": 16, "rounds": 1}
+    settings: dict[str, Any] = {"method": "few-shot", "steps": 0, "selection": many}
+    with serve_words(answer=slow) as server:
+        limits, api = {"max_seconds": 6.0}, {"concurrency": 1}
+        started = time.monotonic()
+        result = start(server, tmp_path / "run", limits, api=api, **settings)
+        took = time.monotonic() - started
+        calls = len(chats(server))
+    # 12 calls a second at best: 72, where all 16 sets would take 12 * (1 + 16) + 24.
+    assert calls <= 72
+    assert took < 12  # it would be 18 at least
+    assert has_figures(result)
+
+
 def test_a_half_and_four_fifths_are_told_once(tmp_path: Path) -> None:
     notes = Notes()
     with serve_words() as server:
         limits = {"max_target_calls": 300, "max_tokens": 100_000}
         result = start(server, tmp_path / "run", limits, notes=notes, api={"concurrency": 1})
     assert result.target_calls >= 240
+    early = [note for note in notes.notes if " steps: " in note]
+    assert early == [f"3 of 8 steps: {KEPT}"]
+    notes.notes.remove(early[0])
     told = [note.split(":")[0] for note in notes.notes]
     assert told == [
         "50% of limits.max_target_calls used",

@@ -363,16 +363,39 @@ def refuse_prompts(where: Callable[[str], bool]) -> Faults:
     return rule
 
 
-def test_a_step_of_which_no_prompt_was_answered_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", [{}, {"max_target_calls": 10_000}], ids=["free", "limited"])
+def test_a_step_of_which_no_prompt_was_answered_is_said(
+    tmp_path: Path, limits: dict[str, int]
+) -> None:
     faults = refuse_prompts(lambda prompt: prompt != TASK.seed_prompt)
     with (
         serve_words(faults=faults) as server,
         pytest.raises(TargetError, match="answered none of the prompts"),
     ):
-        start(server, tmp_path / "run")
+        start(server, tmp_path / "run", limits=limits)
 
 
-@pytest.mark.xfail(strict=True, reason="one refused prompt ends the selection")
+def test_a_refused_prompt_is_not_asked_to_the_end_and_others_go_on(tmp_path: Path) -> None:
+    task = make_task(size=400)  # 120 examples to validate on
+    demonstrations = {"num_demonstrations": 2, "demonstration_sets": 6, "rounds": 1}
+    settings: dict[str, Any] = {"method": "few-shot", "steps": 0, "selection": demonstrations}
+
+    def go(server: ApiServer, name: str) -> TuneResult:
+        config = tiny_config(**{**SHORT, **settings, "target": target_at(server)})
+        return build.start_run(task, config, tmp_path / name, Silence())
+
+    with serve_words() as server:
+        go(server, "free")
+        prompts = sorted({seen.body["messages"][0]["content"] for seen in chats(server)})
+        refused = [prompt for prompt in prompts if prompt != task.seed_prompt][2:4]
+    with serve_words(faults=refuse_prompts(lambda prompt: prompt in refused)) as server:
+        result = go(server, "run")
+        times = Counter(seen.body["messages"][0]["content"] for seen in chats(server))
+    assert result.prompt not in refused
+    assert all(0 < times[prompt] <= 64 for prompt in refused)
+    assert result.cost["failed"]["validation"] == sum(times[prompt] for prompt in refused)
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_demonstrations_that_the_server_filters_lose_and_the_run_ends(
     tmp_path: Path, rounds: int

@@ -182,6 +182,11 @@ class Scorer:
         self.worth = worth
         self.asked: list[list[str]] = []
 
+    def score_each(
+        self, asked: Sequence[tuple[str, Sequence[Example]]], purpose: Purpose
+    ) -> list[PromptScore]:
+        return self.score_all([prompt for prompt, _ in asked], asked[0][1], purpose)
+
     def score_all(
         self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
     ) -> list[PromptScore]:

@@ -77,6 +77,11 @@ class Few:
         self.ledger = Ledger()
         self.asked: list[tuple[str, Purpose]] = []
 
+    def score_each(
+        self, asked: Sequence[tuple[str, Sequence[Example]]], purpose: Purpose
+    ) -> list[PromptScore]:
+        return self.score_all([prompt for prompt, _ in asked], asked[0][1], purpose)
+
     def score_all(
         self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
     ) -> list[PromptScore]:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from stableprompt.config import METHODS, TuneConfig
+from stableprompt.errors import ConfigError
 from stableprompt.models.targets.interface import Usage
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.budget import require_enough_budget
 from stableprompt.tuning.collect import draw_examples
 from stableprompt.tuning.forecast import Most, Pair, PaperRun, Pattern, Phase, most_calls
 from stableprompt.tuning.records import TuneResult
@@ -121,6 +123,18 @@ def test_a_budget_bounds_all_but_test_and_leaves_room_for_the_selection() -> Non
     each = {"mode": "auto", "prompts": 3}
     most = bound(budget=10**6, per_input=each)
     assert most.phases[Phase.SELECTION] == 18 + 96 * 9 + 48 * 9 + 36
+
+
+def test_without_steps_a_budget_pays_for_the_trial_of_a_writer_or_is_refused() -> None:
+    # The seed prompt, one to compare it with, and a prompt a side for each of 18.
+    given: dict[str, Any] = {
+        "method": "seed",
+        "steps": 0,
+        "per_input": {"mode": "auto", "prompts": 3},
+    }
+    require_enough_budget(TASK, tiny_config(**given, budget=72))
+    with pytest.raises(ConfigError, match="take up to 72"):
+        require_enough_budget(TASK, tiny_config(**given, budget=71))
 
 
 def test_max_target_calls_bounds_the_whole() -> None:

@@ -1,6 +1,7 @@
 """Whole runs with a function of the user's own as the target, and with a judge behind an API."""
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stableprompt import build
+from stableprompt import build, evaluating
 from stableprompt.errors import ConfigError, TargetError
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.records import Silence, TuneResult
@@ -81,7 +82,7 @@ def test_a_function_is_asked_like_a_server(tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_evaluated_with_a_function() -> None:
-    found = build.evaluate(TASK, "please sort", target=answer)
+    found = evaluating.evaluate(TASK, "please sort", target=answer)
     assert (found.score, found.n) == (pytest.approx(by_hand("please sort")), 12)
     assert found.score != by_hand("sort")  # it reads the prompt
 
@@ -121,6 +122,71 @@ def test_an_example_that_it_always_raises_on_is_left_out(tmp_path: Path) -> None
     assert found == {prompt: pytest.approx(by_hand(prompt, without=bad)) for prompt in found}
 
 
+class Notes(Silence):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_note(self, note: str) -> None:
+        self.notes.append(note)
+
+
+def test_why_the_first_call_failed_for_good_is_said_once() -> None:
+    bad = {example.text for example in TASK.test[3:6]}
+
+    def picky(messages: Messages) -> str:
+        if messages[-1]["content"] in bad:
+            raise ValueError("not this one")
+        return answer(messages)
+
+    watcher = Notes()
+    target = {"model": picky, "api": {**AT_ONCE, "attempts": 1}}
+    assert evaluating.evaluate(TASK, "sort", target=target, observer=watcher).n == 9
+    told = [note for note in watcher.notes if "failed for good" in note]
+    [note] = told
+    said = r"a call failed for good and is left out: ValueError: not this one \(test_\S+py:\d+\)"
+    assert re.fullmatch(said, note)
+
+
+def test_a_function_that_never_works_is_told_after_few_tries() -> None:
+    calls = 0
+
+    def broken(messages: Messages) -> str:
+        nonlocal calls
+        calls += 1
+        return messages[0]["text"]
+
+    target = {"model": broken, "api": AT_ONCE}
+    told = (
+        r"none of its first 10 calls, the last one failed so: KeyError: 'text' \(test_\S+py:\d+\)"
+    )
+    with pytest.raises(TargetError, match=told):
+        evaluating.evaluate(TASK, "sort", target=target)
+    assert calls <= 41  # the next one may have begun
+
+
+@pytest.mark.parametrize("first", [3, 9], ids=lambda n: f"{n} of 12")
+def test_the_first_inputs_may_be_those_that_never_work(first: int) -> None:
+    bad = {example.text for example in TASK.test[:first]}
+    calls: Counter[str] = Counter()
+
+    def picky(messages: Messages) -> str:
+        calls[messages[-1]["content"]] += 1
+        if messages[-1]["content"] in bad:
+            raise ValueError("not this one")
+        return answer(messages)
+
+    target = {"model": picky, "api": AT_ONCE}
+    prompt = "sort"
+    if first == 3:
+        assert evaluating.evaluate(TASK, prompt, target=target).n == 9
+    else:
+        with pytest.raises(TargetError, match=r"less than half of 12 examples .*not this one"):
+            evaluating.evaluate(TASK, prompt, target=target)
+    assert {calls[text] for text in bad} == {8}  # as often as the settings say
+
+
 @pytest.mark.parametrize("returned", [None, 3, b"red", ["red"]], ids=lambda r: type(r).__name__)
 def test_what_is_no_text_is_said_at_once(tmp_path: Path, returned: Any) -> None:
     calls = []
@@ -134,7 +200,7 @@ def test_what_is_no_text_is_said_at_once(tmp_path: Path, returned: Any) -> None:
         tune(speak, tmp_path / "run")
     assert len(calls) <= 2  # the next one may have begun
     with pytest.raises(TargetError, match=told):
-        build.evaluate(TASK, "sort", target=speak)
+        evaluating.evaluate(TASK, "sort", target=speak)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 12])
@@ -154,7 +220,7 @@ def test_a_slow_function_is_called_from_so_many_threads(concurrency: int) -> Non
         return answer(messages)
 
     target = {"model": slow, "api": {"concurrency": concurrency, "attempts": 1}}
-    assert build.evaluate(TASK, "sort", target=target).n == 12
+    assert evaluating.evaluate(TASK, "sort", target=target).n == 12
     assert most == concurrency
 
 
@@ -170,7 +236,7 @@ def test_a_call_that_hangs_takes_no_other_calls_place(tmp_path: Path) -> None:
 
     api = {**AT_ONCE, "timeout_seconds": 0.3}
     started = time.monotonic()
-    found = build.evaluate(TASK, "sort", target={"model": hangs_once, "api": api})
+    found = evaluating.evaluate(TASK, "sort", target={"model": hangs_once, "api": api})
     assert 0.3 <= time.monotonic() - started < 10
     assert (found.n, found.score) == (12, pytest.approx(by_hand("sort")))
 
@@ -271,7 +337,6 @@ def test_a_judge_that_fails_for_good_stops_the_run_and_it_goes_on_when_it_works(
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.xfail(strict=True, reason="ratings are not remembered as answers are")
 def test_the_judge_is_asked_once_about_each_answer_without_the_cache_too(tmp_path: Path) -> None:
     with serve_words(answer=speak_or_judge) as server:
         result = start(server, tmp_path / "run", cache=False)
@@ -280,7 +345,6 @@ def test_the_judge_is_asked_once_about_each_answer_without_the_cache_too(tmp_pat
     assert set(asked.values()) == {1}
 
 
-@pytest.mark.xfail(strict=True, reason="dollars are those of the answers alone")
 def test_dollars_are_those_of_the_judge_as_well_where_it_is_the_target(tmp_path: Path) -> None:
     with serve_words(answer=speak_or_judge) as server:
         result = start(server, tmp_path / "run", cache=False, price_read=1.0, price_written=1.0)
@@ -288,3 +352,32 @@ def test_dollars_are_those_of_the_judge_as_well_where_it_is_the_target(tmp_path:
     tokens = sum(cost["target_tokens"].values()) + cost["judge_tokens"]
     assert cost["judge_tokens"] > 0
     assert cost["dollars"] == pytest.approx(tokens / 1e6, abs=1e-6)
+
+
+def test_a_judge_of_its_own_has_its_price_and_is_hung_up(tmp_path: Path) -> None:
+    with serve_words() as server, serve_words(answer=speak_or_judge) as other:
+        judge = {"model": "fake-model", "api": target_at(other, price_read=3.0)["api"]}
+        config = tiny_config(
+            steps=2, target=target_at(server, price_read=1.0, price_written=2.0), judge=judge
+        )
+        result = build.start_run(JUDGED, config, tmp_path / "run", Silence())
+        threads = [thread for thread in threading.enumerate() if thread.name == "traffic"]
+    cost = result.cost
+    written = sum(cost["target_written"].values())
+    read = sum(cost["target_tokens"].values()) - written
+    judged = cost["judge_tokens"] - cost["judge_written"]
+    assert cost["dollars"] == pytest.approx((read + 2 * written + 3 * judged) / 1e6, abs=1e-6)
+    assert judged > 0
+    assert threads == []
+    found = json.loads((tmp_path / "run" / "timing.json").read_text())
+    assert found["judge_requests"]["sent"] >= cost["judge_calls"] > 0
+
+
+def test_a_limit_in_tokens_holds_for_the_judge_as_well(tmp_path: Path) -> None:
+    with serve_words(answer=speak_or_judge) as server:
+        whole = start(server, tmp_path / "whole")
+        most = (sum(whole.cost["target_tokens"].values()) + whole.cost["judge_tokens"]) * 2 // 3
+        config = tiny_config(steps=2, target=target_at(server), limits={"max_tokens": most})
+        result = build.start_run(JUDGED, config, tmp_path / "cut", Silence())
+    used = sum(result.cost["target_tokens"].values()) + result.cost["judge_tokens"]
+    assert sum(result.cost["target_tokens"].values()) < used <= most * 1.05

@@ -25,7 +25,6 @@ STATS = UpdateStats(
     gradient_norm=0.5,
     entropy=2.0,
     explained_variance=0.2,
-    skipped_minibatches=0,
     learning_rate=1e-3,
     kl_coef=0.05,
     undone=0,
@@ -220,7 +219,6 @@ def test_the_thresholds_of_collapse_are_the_settings(
         ({"step_kl": 0.1, "update_kl": 0.301}, True),
         ({"clip_fraction": 0.5}, False),
         ({"clip_fraction": 0.501}, True),
-        ({"skipped_minibatches": 1}, True),
         ({"undone": 1, "update_kl": 0.01}, True),
         ({"gradient_norm": 10.0}, False),  # 20 times the median, 0.5
         ({"gradient_norm": 10.01}, True),

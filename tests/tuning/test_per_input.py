@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 import torch
 
 from stableprompt import build
-from stableprompt.errors import ConfigError
+from stableprompt.errors import ConfigError, ModelError, TargetError
+from stableprompt.llm_config import LimitsConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.prompt_writer import CARD, PromptWriter, WriterCard
+from stableprompt.scoring.ledger import Ledger
+from stableprompt.scoring.limits import LimitReached, Limits
 from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.metrics.registry import METRICS
@@ -22,7 +26,7 @@ from stableprompt.tasks.task import Task
 from stableprompt.tuning.anchor import AnchorDecision
 from stableprompt.tuning.collect import draw_examples, draw_for_use
 from stableprompt.tuning.guards import Guards
-from stableprompt.tuning.per_input import thirds
+from stableprompt.tuning.per_input import WriterTrial, thirds
 from stableprompt.tuning.records import Silence, TuneResult
 from stableprompt.tuning.tuner import Tuner
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
@@ -230,6 +234,49 @@ def test_the_result_compares_three_on_the_same_test_examples(run: Run) -> None:
     # The scripted target counts calls; of equal pairs one.
     assert found.fixed_cost.target == 1
     assert 0 < found.cost.target <= 1
+
+
+def test_how_sure_the_target_was_is_no_slice_where_it_does_not_say(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedTarget, "gives_probabilities", False)
+    found = run().per_input
+    assert found is not None
+    assert not [one.name for one in found.slices if one.name.startswith("target: ")]
+
+
+def test_a_limit_in_the_trial_leaves_the_one_prompt_for_all(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run("whole")
+
+    def stop(trial: WriterTrial, fixed: str) -> Any:
+        raise Limits(LimitsConfig(max_tokens=1)).reached(Ledger())
+
+    monkeypatch.setattr(WriterTrial, "judge", stop)
+    with pytest.raises(LimitReached, match="resume"):  # asked for, so it can be had later
+        run("always")
+    result = run("cut", per_input={"mode": "auto", "prompts": 2})
+    assert result.per_input is None
+    assert (result.prompt, result.test) == (whole.prompt, whole.test)
+    assert not (result.run_dir / "writer").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"), [(ModelError("cannot tell"), False), (TargetError("the judge"), True)]
+)
+def test_the_agent_alone_may_not_be_able_but_a_judge_that_fails_stops_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: ModelError, stops: bool
+) -> None:
+    class Failing(ScriptedTarget):
+        def label_scores(self, *args: Any) -> Any:
+            raise error
+
+    monkeypatch.setattr(build, "target_of", lambda agent, config: Failing())
+    with pytest.raises(TargetError, match="the judge") if stops else nullcontext():
+        found = run().per_input
+        assert found is not None
+        assert found.agent_alone is None
 
 
 def test_every_prompt_on_test_is_written_down(run: Run) -> None:

@@ -49,6 +49,11 @@ class FakeScorer:
         right, difference = self.known[prompt]
         return score_of(len(examples), right * len(examples) / 18, difference)
 
+    def score_each(
+        self, asked: Sequence[tuple[str, Sequence[Example]]], purpose: Purpose
+    ) -> list[PromptScore]:
+        return self.score_all([prompt for prompt, _ in asked], asked[0][1], purpose)
+
     def score_all(
         self, prompts: Sequence[str], examples: Sequence[Example], purpose: Purpose
     ) -> list[PromptScore]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stableprompt.config import PPOConfig
 from stableprompt.models.adapters import Role
+from stableprompt.models.agent import AgentLLM
 from stableprompt.models.training import (
     Trainable,
     load_training_tensors,
@@ -421,37 +422,34 @@ def broken_update(
 
 
 @pytest.mark.parametrize("forward", [True, False], ids=["loss", "gradient"])
-def test_a_minibatch_that_is_no_number_teaches_nothing_and_is_counted(forward: bool) -> None:
-    agent, rollout, stats = broken_update(
-        [1], forward=forward, minibatch_size=1, ppo_epochs=2, learning_rate=0.1
-    )
-    assert stats.skipped_minibatches == 2  # one in each pass
+def test_an_update_ends_at_the_first_number_that_is_not_finite_and_names_it(forward: bool) -> None:
+    agent, rollout, stats = broken_update([1], forward=forward, minibatch_size=1, ppo_epochs=2)
+    assert agent.batches[-1] == [1]  # nothing is asked after it
+    where = f"in minibatch {len(agent.batches) - 1} of the update"
+    what = "policy loss: NaN in 1 of 1" if forward else "gradient of logprobs: NaN in 1 of 4"
+    assert stats.broken == f"{where}, {what}"
     assert agent.logprobs.isfinite().all()
-    assert json.loads(json.dumps(asdict(stats), allow_nan=False))["skipped_minibatches"] == 2
-    steps = moved(agent, rollout)
-    # AdamW's first steps are of the rate, 0.1, whatever the gradient: down on row 0, up on 2 and 3.
-    assert steps[0] < -0.05
-    assert min(steps[2], steps[3]) > 0.05
+    assert moved(agent, rollout)[1] == 0
+    json.dumps(asdict(stats), allow_nan=False)
 
 
 @pytest.mark.parametrize("forward", [True, False], ids=["loss", "gradient"])
 def test_where_all_is_broken_the_policy_stays_and_the_record_can_be_written(forward: bool) -> None:
     agent, rollout, stats = broken_update([0, 1, 2, 3], forward=forward, ppo_epochs=3)
-    assert stats.skipped_minibatches == 3
+    assert stats.broken is not None
     assert moved(agent, rollout) == [0, 0, 0, 0]
     assert (stats.policy_loss, stats.gradient_norm, stats.step_kl) == (0, 0, 0)
     json.dumps(asdict(stats), allow_nan=False)
 
 
-def test_a_broken_gradient_is_not_carried_into_the_next_minibatch() -> None:
-    one, rollout, _ = broken_update([0], forward=False, minibatch_size=1)
-    other, _, _ = broken_update([0], forward=True, minibatch_size=1)
-    assert moved(one, rollout) == moved(other, rollout)
+def test_a_broken_gradient_is_not_left_behind() -> None:
+    agent, _, _ = broken_update([0, 1, 2, 3], forward=False)
+    assert all(p.grad is None or not p.grad.any() for p in agent.parameters())
 
 
-def test_sound_minibatches_are_not_skipped() -> None:
+def test_a_sound_update_names_nothing() -> None:
     _, _, stats = broken_update([], forward=False, minibatch_size=1)
-    assert stats.skipped_minibatches == 0
+    assert stats.broken is None
 
 
 # --- updates that go too far ---
@@ -544,3 +542,111 @@ def test_the_anchor_stays_where_updates_are_undone() -> None:
     learn(trainable, rollout, config(max_update_kl=1e-30, **FAR), seed=1)
     now = trainable.agent.tensors()
     assert_same({name: now[name] for name in anchor}, anchor)
+
+
+# --- updates that break ---
+
+
+@pytest.mark.parametrize("limit", [None, 0.3], ids=["no limit", "limit"])
+def test_an_update_that_breaks_is_undone_bit_for_bit(limit: float | None) -> None:
+    trainable, rollout = trained_once()
+    before = training_tensors(trainable)
+    settings = {**FAR, "learning_rate": 1e30, "max_update_kl": limit}
+    stats = learn(trainable, rollout, config(**settings), seed=1)
+    assert stats.broken is not None
+    assert stats.undone == (1 if limit is None else 6)
+    assert_same(training_tensors(trainable), before)
+    json.dumps(asdict(stats), allow_nan=False)
+
+
+def test_an_update_that_breaks_is_made_again_with_half_the_rate() -> None:
+    trainable, rollout = trained_once()
+    honest, tried = trainable.optimizer.step, []
+
+    def step() -> None:
+        honest()
+        tried.append(trainable.optimizer.param_groups[0]["lr"])
+        if len(tried) == 1:
+            trainable.agent.learned_parameters()[3].data.fill_(math.inf)
+
+    trainable.optimizer.step = step
+    settings = {**FAR, "learning_rate": 1e-3, "minibatch_size": 99, "ppo_epochs": 1}
+    stats = learn(trainable, rollout, config(max_update_kl=9.0, **settings), seed=1)
+    assert tried == [1e-3, 5e-4]
+    assert (stats.undone, stats.broken) == (1, None)
+    assert stats.learning_rate == 5e-4
+
+
+@pytest.mark.parametrize("kind", ["exp_avg", "exp_avg_sq"])
+def test_moments_that_break_are_found_and_named(kind: str) -> None:
+    trainable, rollout = trained_once()
+    before = training_tensors(trainable)
+    honest = trainable.optimizer.step
+
+    def step() -> None:
+        honest()
+        parameter = trainable.agent.learned_parameters()[0]
+        trainable.optimizer.state[parameter][kind].view(-1)[0] = math.nan
+
+    trainable.optimizer.step = step
+    stats = learn(trainable, rollout, config(max_update_kl=None, learning_rate=1e-3), seed=1)
+    assert stats.broken is not None
+    assert f"optimizer state {kind} of " in stats.broken
+    assert "NaN in 1 of " in stats.broken
+    assert_same(training_tensors(trainable), before)
+
+
+# --- memory that runs out ---
+
+
+class Full:
+    """Passes on batches of some rows, and has no memory for more."""
+
+    def __init__(self, agent: AgentLLM, most: int) -> None:
+        self.agent, self.most = agent, most
+        self.tried: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.agent, name)
+
+    def __call__(self, query_ids: Tensor, ids: Tensor, mask: Tensor, tails: Any = ()) -> Any:
+        self.tried.append(len(ids))
+        found = self.agent(query_ids, ids, mask, tails)
+        if len(ids) > self.most:
+            found.logprobs.sum().backward()  # what it leaves behind must not be learned from
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return found
+
+
+def gradients_of(most: int) -> tuple[Tensor, list[int]]:
+    """Of one minibatch, where so many rows fit; the sizes that were tried."""
+    trainable = prepare_training(make_agent(), 9.0)
+    rollout, full = real_rollout(trainable), Full(trainable.agent, most)
+    found: list[Tensor] = []
+
+    def note() -> None:
+        learned = trainable.agent.learned_parameters()
+        found.append(torch.cat([p.grad.flatten() for p in learned if p.grad is not None]))
+
+    trainable.optimizer.step = note
+    short = replace(trainable, prepared=full)
+    ppo_update(short, rollout, config(learning_rate=1e-3, minibatch_size=6), seed=0)
+    [gradients] = found
+    return gradients, full.tried
+
+
+def test_where_memory_runs_out_a_minibatch_is_halved_and_the_same_is_learned() -> None:
+    whole, tried = gradients_of(99)
+    assert tried == [6]
+    parts, tried = gradients_of(2)
+    assert tried == [6, 3, 2, 2, 2]
+    assert whole.abs().max() > 0
+    assert torch.allclose(whole, parts, rtol=1e-4, atol=1e-7)
+
+
+def test_a_single_row_that_does_not_fit_ends_the_update() -> None:
+    trainable = prepare_training(make_agent(), 9.0)
+    rollout = real_rollout(trainable)
+    short = replace(trainable, prepared=Full(trainable.agent, 0))
+    with pytest.raises(torch.OutOfMemoryError):
+        ppo_update(short, rollout, config(minibatch_size=6), seed=0)

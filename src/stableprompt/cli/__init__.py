@@ -6,12 +6,14 @@ and the completion of a shell answer at once.
 
 import io
 import os
+import signal
 import sys
 
 import typer
 
-from stableprompt.cli import compare, doctor, evaluate, tasks, tune, write
+from stableprompt.cli import compare, doctor, evaluate, export, report, tasks, tune, watch, write
 from stableprompt.cli.absent import Command, Group
+from stableprompt.cli.terminal import say
 from stableprompt.version import __version__
 
 app = typer.Typer(
@@ -26,6 +28,9 @@ app.command("tune", cls=tune.TuneCommand)(tune.command)
 app.command("estimate", cls=tune.TuneCommand)(tune.estimate)
 app.command("write", cls=Command)(write.command)
 app.command("evaluate", cls=Command)(evaluate.command)
+app.command("report", cls=Command)(report.command)
+app.command("watch", cls=Command)(watch.command)
+app.command("export", cls=Command)(export.command)
 app.command("compare", cls=compare.ListCommand)(compare.command)
 app.command("tasks", cls=Command)(tasks.command)
 app.command("doctor", cls=Command)(doctor.command)
@@ -33,7 +38,7 @@ app.command("doctor", cls=Command)(doctor.command)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"stableprompt {__version__}")
+        say(f"stableprompt {__version__}")
         raise typer.Exit
 
 
@@ -54,4 +59,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows question marks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        app(prog_name="stableprompt")  # python -m stableprompt is the same program
+    finally:  # an impatient Ctrl-C while Python ends: no traceback of that
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -20,10 +20,12 @@ from stableprompt.cli.data_options import (
     MetricOption,
     TextOption,
 )
-from stableprompt.cli.reporting import INTERRUPTED, make_console, one_line_errors
-from stableprompt.cli.settings import flattened, parse_assignments
-from stableprompt.errors import ConfigError
-from stableprompt.presets import METHODS
+from stableprompt.cli.interrupts import Interrupts
+from stableprompt.cli.reporting import one_line_errors
+from stableprompt.cli.settings import parse_assignments
+from stableprompt.cli.terminal import make_console, on_one_line, say
+from stableprompt.errors import ConfigError, RunStopped
+from stableprompt.presets import METHODS, flattened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,6 +124,7 @@ def command(
 
 def _run(told: "PlanFile", own: DataOptions, layers: list[dict[str, Any]], workers: int) -> None:
     from stableprompt.studies.comparison import finished, run_comparison  # loads torch
+    from stableprompt.tuning.records import Silence
 
     plan = _plan(told, own, layers)
     folder = told.out
@@ -133,13 +136,15 @@ def _run(told: "PlanFile", own: DataOptions, layers: list[dict[str, Any]], worke
     started = time.perf_counter()
 
     def tell(record: "CellRecord", done: int, total: int) -> None:
-        console.print(_line(record, done, total))
+        console.print(on_one_line(_line(record, done, total)))
 
-    try:
-        run_comparison(plan, folder, workers=workers, told=tell)
-    except KeyboardInterrupt as interrupt:
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
-        raise typer.Exit(INTERRUPTED) from interrupt
+    with Interrupts() as interrupts:
+        try:
+            watcher = interrupts.watched(Silence())
+            run_comparison(plan, folder, workers=workers, told=tell, observer=watcher)
+        except (KeyboardInterrupt, RunStopped) as interrupt:
+            say("interrupted; the same command goes on where it stopped", to_stderr=True)
+            raise typer.Exit(interrupts.exit_code) from interrupt
     _write(console, finished(plan, folder), plan, told, command_of(told, own, layers))
     console.print(f"{time.perf_counter() - started:.0f} s")
 

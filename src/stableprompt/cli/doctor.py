@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from stableprompt.cli.reporting import one_line_errors
+from stableprompt.cli.terminal import say
 from stableprompt.version import __version__
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "pydantic", "typer")
@@ -24,13 +25,13 @@ OPTIONAL = {
 @one_line_errors
 def command() -> None:
     """Check what is installed, and which models and devices can be used."""
-    typer.echo(f"stableprompt {__version__}")
+    say(f"stableprompt {__version__}")
     failures = 0
     for good, what, fix in _checks():
         failures += not good
-        typer.echo(f"  {'ok  ' if good else 'FAIL'}  {what}" + ("" if good else f"; fix: {fix}"))
+        say(f"  {'ok  ' if good else 'FAIL'}  {what}" + ("" if good else f"; fix: {fix}"))
     for found, what in (*_hardware(), *_optional_packages()):
-        typer.echo(f"  {'ok  ' if found else 'none'}  {what}")
+        say(f"  {'ok  ' if found else 'none'}  {what}")
     if failures:
         raise typer.Exit(1)
 

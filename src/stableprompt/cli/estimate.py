@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stableprompt.cli.reporting import ConsoleObserver, make_console
+from stableprompt.cli.reporting import ConsoleObserver
+from stableprompt.cli.terminal import make_console, on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def _facts(estimate: "RunEstimate") -> "Iterator[tuple[str, str]]":
             f"different ones left; {duration(probe.writing_seconds)} to write{learned}",
         )
     for note in estimate.notes:
-        yield "note", note
+        yield "note", on_one_line(note)
     for warning in estimate.warnings:
         yield "warning", warning
 

@@ -20,7 +20,6 @@ from stableprompt.cli.data_options import (
 from stableprompt.cli.reporting import (
     ConsoleObserver,
     figure,
-    make_console,
     one_line_errors,
     trivial_name,
 )
@@ -31,7 +30,8 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
-from stableprompt.errors import ConfigError
+from stableprompt.cli.terminal import make_console, on_one_line
+from stableprompt.errors import ConfigError, RunError
 from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
 
 if TYPE_CHECKING:
@@ -105,16 +105,16 @@ def _evaluate(
         task = load_task(data, options, seed=settings.split_seed, like=used)
         task = unseen(task, used, split)
         given = merge(as_in_run, given)
-    from stableprompt import build
+    from stableprompt import evaluating
 
     task = replace(task, seed_prompt=str(prompt))  # what is wrong with it shows before torch does
     console = make_console()
     for note in (*task.notes, *notes_on_prompt(task.seed_prompt, task.fields)):
-        console.print(f"note: {note}")
+        console.print(f"note: {on_one_line(note)}")
     watcher = ConsoleObserver(console)
     if function is not None:
         given = merge(given, {"target": {"model": function}})
-    estimate = build.evaluate(task, str(prompt), split=split, observer=watcher, **given)
+    estimate = evaluating.evaluate(task, str(prompt), split=split, observer=watcher, **given)
     trivial = task.trivial_score(split)
     console.print(f"{estimate.metric} on {split}: {figure(estimate)}")
     if trivial is not None:
@@ -136,9 +136,17 @@ def _as_in_run(run_dir: Path, metric: "CustomMetric | None") -> tuple[str, "Task
     result = folder.read_json(RESULT)
     used = make_config(folder.read_json(CONFIG))
     task = task_from_dict(folder.read_json(TASK), metric)
-    # The longest answer may have been derived from the run's own training split.
-    room = result["setting"].get("max_answer_tokens") or None
+    try:
+        # The longest answer may have been derived from the run's own training split.
+        room = result["setting"].get("max_answer_tokens") or None
+        prompt = result["prompt"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{run_dir / RESULT} cannot be read ({type(error).__name__}: {error}); it is damaged"
+        ) from error
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise RunError(f"{run_dir / RESULT} holds no prompt; it is damaged")
     target = {**used.target.model_dump(), "max_answer_tokens": room}
     held = {name: getattr(used, name) for name in ("dtype", "device", "attention", "quantize")}
     settings = {"target": target, "judge": used.judge.model_dump(), **held}
-    return str(result["prompt"]), task, settings
+    return prompt, task, settings

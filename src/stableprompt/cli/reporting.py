@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from stableprompt.cli.terminal import LONGEST_LINE, cut, on_one_line, say
 from stableprompt.errors import StablePromptError
+from stableprompt.reporting.verdict import verdict_of
 from stableprompt.runs.folder import TIMING, RunFolder
 from stableprompt.tasks.example import TaskKind
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from stableprompt.tuning.records import StepRecord, TuneResult
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -30,17 +31,10 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **options)
         except StablePromptError as error:
-            typer.echo(f"stableprompt: {' '.join(str(error).split())}", err=True)
+            say(on_one_line(f"stableprompt: {error}"), to_stderr=True)
             raise typer.Exit(BAD_INPUT) from error
 
     return wrapped
-
-
-def make_console() -> "Console":
-    """Plain lines where the output is no terminal; brackets and colons mean nothing in them."""
-    from rich.console import Console  # takes longer to load than typer
-
-    return Console(highlight=False, markup=False, emoji=False)
 
 
 def figure(estimate: "Estimate") -> str:
@@ -68,16 +62,18 @@ class ConsoleObserver:
 
     def on_note(self, note: str) -> None:
         """Say what was done to the data."""
-        self._console.print(f"note: {note}")
+        self._console.print(f"note: {on_one_line(note)}")
+
+    def stop_asked(self) -> bool:
+        """Go on; interrupts are another's, see ``cli/interrupts.py``."""
+        return False
 
     def on_step(self, record: "StepRecord") -> None:
         """Rewards, KL, refused prompts, the anchor's decision, the leader where it changed."""
-        parts = [
-            f"step {record.step + 1:>3}/{self._steps}",
-            f"reward {record.mean_reward:+.3f}",
-            f"best {record.best_reward:+.3f}",
-            f"seed {record.seed_reward or 0.0:+.3f}",
-        ]
+        parts = [f"step {record.step + 1:>3}/{self._steps}"]
+        rewards = {"reward": record.mean_reward, "best": record.best_reward}
+        for name, reward in {**rewards, "seed": record.seed_reward}.items():
+            parts.append(f"{name} -" if reward is None else f"{name} {reward:+.3f}")
         if record.update:
             parts.append(f"KL {record.update['anchor_kl']:.3f}")
         if record.faults:
@@ -96,7 +92,7 @@ class ConsoleObserver:
             )
         if record.best_prompt and record.best_prompt != self._leader:
             self._leader = record.best_prompt
-            self._console.print(f"  leader: {_shortened(record.best_prompt)}", style="italic")
+            self._console.print(f"  leader: {on_one_line(record.best_prompt, 66)}", style="italic")
 
 
 def print_summary(console: "Console", result: "TuneResult", seconds: float) -> None:
@@ -107,10 +103,10 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     paired = result.paired
-    table.add_row("seed prompt", result.seed_prompt)
+    table.add_row("seed prompt", cut(result.seed_prompt, LONGEST_LINE))
     measured = f"  test {result.test.metric.replace('_', ' ')}"
     table.add_row(measured, figure(result.seed_test))
-    table.add_row("best prompt", result.prompt)
+    table.add_row("best prompt", cut(result.prompt, LONGEST_LINE))
     table.add_row(measured, figure(result.test))
     table.add_row(
         "difference",
@@ -217,7 +213,9 @@ def language(result: "TuneResult") -> str:
     words = f"{found.num_words} words, surprise {found.surprise:+.1f}"
     if result.readable:
         return f"readable; {words}"
-    shipped = f"{result.readable_prompt!r} is, test {figure(result.readable_test)}"
+    shipped = (
+        f"{cut(result.readable_prompt, LONGEST_LINE)!r} is, test {figure(result.readable_test)}"
+    )
     return f"not readable; {words}; {shipped}"
 
 
@@ -233,15 +231,8 @@ def trivial_name(kind: TaskKind) -> str:
 
 def verdict(result: "TuneResult") -> str:
     """One sentence that does not oversell."""
-    if result.prompt == result.seed_prompt:
-        return "no improvement found: nothing that was seen is better than the seed prompt"
-    if not result.improved:
-        return "no improvement: the chosen prompt is not better than the seed prompt on test"
-    if result.paired.p_value < 0.05:
-        return "improved: better than the seed prompt on test (p < 0.05)"
-    return "not proven: better on test, but by no more than chance could give"
-
-
-def _shortened(prompt: str, width: int = 66) -> str:
-    line = " ".join(prompt.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return verdict_of(
+        seed_chosen=result.prompt == result.seed_prompt,
+        improved=result.improved,
+        p_value=result.paired.p_value,
+    )

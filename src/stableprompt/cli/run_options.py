@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from stableprompt.presets import METHODS, PRESETS
+from stableprompt.trackers import TRACKERS
 
 SeedPromptOption = Annotated[str | None, typer.Option(help="The prompt to start from and to beat.")]
 AgentOption = Annotated[
@@ -25,14 +26,21 @@ PresetOption = Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only say what it would cost; see estimate.")
 ]
+ReportToOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TRACKER", help=f"Send the figures to {', '.join(TRACKERS)}."),
+]
 RunDirOption = Annotated[
     Path | None, typer.Option(help="New folder for the results. [default: runs/DATA-TIME]")
 ]
 ResumeOption = Annotated[
     Path | None, typer.Option(help="Continue an interrupted run, from its folder alone.")
 ]
+ChangedOkOption = Annotated[
+    bool, typer.Option("--changed-ok", help="Resume although something changed since it began.")
+]
 ConfigOption = Annotated[
-    Path | None, typer.Option(help="Settings in TOML or YAML; flags win over it.")
+    Path | None, typer.Option(help="Settings in TOML, YAML or JSON; flags win over it.")
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -1,6 +1,5 @@
 """``--set ppo.learning_rate=1e-4`` and flags into nested settings."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from stableprompt.errors import ConfigError
@@ -12,19 +11,6 @@ def nested(dotted: str, value: Any) -> dict[str, Any]:
     for part in reversed(dotted.split(".")):
         settings = {part: settings}
     return dict(settings)
-
-
-def flattened(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names, as ``--set`` takes them.
-
-    >>> flattened({"ppo": {"replay": 0}, "steps": 5})
-    {'ppo.replay': 0, 'steps': 5}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = isinstance(value, Mapping)
-        flat |= flattened(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
-    return flat
 
 
 def parse_assignments(assignments: list[str]) -> list[dict[str, Any]]:
@@ -47,7 +33,8 @@ def _parse(value: str) -> Any:
 
     try:
         parsed = yaml.safe_load(value)
-    except (ValueError, yaml.YAMLError):  # yaml reads dates, and 2024-13-45 is none
+    # ValueError: yaml reads dates, and 2024-13-45 is none; RecursionError: [[[[...
+    except (ValueError, RecursionError, yaml.YAMLError):
         return value
     if "#" in value or (parsed is None and value.strip() not in ("", "null", "~")):
         return value  # YAML takes what stands behind # for a remark, but here it was meant

@@ -8,6 +8,7 @@ from stableprompt.cli.data import load_task
 from stableprompt.cli.data_options import DataOptions
 from stableprompt.cli.reporting import spaced, trivial_name
 from stableprompt.cli.settings import parse_assignments
+from stableprompt.cli.terminal import cut, on_one_line
 from stableprompt.config import TargetConfig, make_config
 from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
 from stableprompt.tasks.bundled_tasks import describe_bundled
@@ -18,6 +19,8 @@ from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
 
 NUM_SHOWN = 3
+MOST_SHOWN = 10_000
+"""Characters of a message."""
 
 
 def print_card(console: Console, name: str, data_dir: Path | None, assignments: list[str]) -> None:
@@ -66,14 +69,15 @@ def _print_task(console: Console, task: Task, target: TargetConfig) -> None:
         lines[trivial_name(task.kind)] = f"{trivial:.3f} on test"
     _print_lines(console, lines)
     for note in task.notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {on_one_line(note)}")
     template = template_of(target)
     for number, example in enumerate(task.train[:NUM_SHOWN], start=1):
         console.rule(f"train example {number}", align="left", characters="-")
         for message in template.messages(task.seed_prompt, example):
             console.print(f"[{message['role']}]", style="bold")
-            console.print(message["content"], soft_wrap=True)
-        console.print(f"right answer: {_right(task, example)}", style="bold", soft_wrap=True)
+            console.print(cut(message["content"], MOST_SHOWN), soft_wrap=True)
+        right = on_one_line(_right(task, example))
+        console.print(f"right answer: {right}", style="bold", soft_wrap=True)
 
 
 def _answers(task: Task) -> str:
@@ -90,4 +94,4 @@ def _right(task: Task, example: Example) -> str:
 def _print_lines(console: Console, lines: dict[str, str]) -> None:
     for name, value in lines.items():
         if value:
-            console.print(f"{name + ':':<22}{value}")
+            console.print(f"{name + ':':<22}{on_one_line(value)}")

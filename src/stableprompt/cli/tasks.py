@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from stableprompt.cli.data_options import DataDirOption
-from stableprompt.cli.reporting import make_console, one_line_errors
+from stableprompt.cli.reporting import one_line_errors
+from stableprompt.cli.terminal import make_console
 
 
 @one_line_errors

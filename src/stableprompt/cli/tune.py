@@ -1,6 +1,7 @@
 """``stableprompt tune``: the main job."""
 
 import inspect
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +24,9 @@ from stableprompt.cli.data_options import (
     MetricOption,
     TextOption,
 )
+from stableprompt.cli.interrupts import Interrupts
 from stableprompt.cli.reporting import (
-    INTERRUPTED,
     ConsoleObserver,
-    make_console,
     one_line_errors,
     print_summary,
     spaced,
@@ -34,11 +34,13 @@ from stableprompt.cli.reporting import (
 from stableprompt.cli.run_options import (
     AdapterOption,
     AgentOption,
+    ChangedOkOption,
     ConfigOption,
     DryRunOption,
     MethodOption,
     PerInputOption,
     PresetOption,
+    ReportToOption,
     ResumeOption,
     RunDirOption,
     SeedOption,
@@ -57,23 +59,26 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
-from stableprompt.errors import ConfigError
-from stableprompt.runs.folder import RunFolder, default_run_dir
+from stableprompt.cli.terminal import make_console, on_one_line, say
+from stableprompt.errors import ConfigError, RunStopped
+from stableprompt.runs.folder import CONFIG, RESULT, RunFolder, default_run_dir
+from stableprompt.trackers import TRACKERS, Trackers, require_trackers
 
 MODES = ("never", "always", "auto")
-_OF_REAL_RUNS = ("dry_run", "run_dir", "resume")
+_OF_REAL_RUNS = ("dry_run", "report_to", "run_dir", "resume", "changed_ok")
+_REPORT = "--report-to"
 
 if TYPE_CHECKING:
     from stableprompt.tasks.task import Task
-    from stableprompt.tuning.records import TuneResult
+    from stableprompt.tuning.records import Observer, TuneResult
 
 
 class TuneCommand(Command):
-    """A command whose ``--per-input`` may stand alone."""
+    """A command whose ``--per-input`` may stand alone, and ``--report-to`` take several names."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the command line; ``--per-input`` alone means always."""
-        return super().parse_args(ctx, with_mode(args))
+        return super().parse_args(ctx, with_trackers(with_mode(args)))
 
 
 def with_mode(args: Sequence[str]) -> list[str]:
@@ -88,6 +93,22 @@ def with_mode(args: Sequence[str]) -> list[str]:
         # What is nearly a mode is a misspelt one, and the settings will say so.
         if arg == "--per-input" and not get_close_matches(behind, MODES):
             whole.append("always")
+    return whole
+
+
+def with_trackers(args: Sequence[str]) -> list[str]:
+    """``--report-to`` before each name behind it.
+
+    >>> with_trackers(["--report-to", "wandb", "mlflow", "support"])
+    ['--report-to', 'wandb', '--report-to', 'mlflow', 'support']
+    """
+    whole: list[str] = []
+    inside = False
+    for arg in args:
+        if inside and arg in TRACKERS and whole[-1] != _REPORT:
+            whole.append(_REPORT)
+        inside = arg == _REPORT or (inside and arg in TRACKERS)
+        whole.append(arg)
     return whole
 
 
@@ -116,8 +137,10 @@ def command(
     max_tokens: MaxTokensOption = None,
     max_time: MaxTimeOption = None,
     dry_run: DryRunOption = False,
+    report_to: ReportToOption = None,
     run_dir: RunDirOption = None,
     resume: ResumeOption = None,
+    changed_ok: ChangedOkOption = False,
     config: ConfigOption = None,
     assignments: SetOption = None,
 ) -> None:
@@ -130,16 +153,22 @@ def command(
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
     limits = LimitOptions(max_target_calls, max_cost, max_tokens, max_time)
     given = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
+    require_trackers(report_to or [])
     if resume is not None:
         layers += parse_assignments(assignments or [])
         others = any((data, config, run_dir, base_url, dry_run, *layers)) or preset != "default"
-        _resume(resume, given, target, limits, something_else=others)
+        again = Again(resume, limits, changed_ok, report_to or [])
+        _resume(again, given, target, something_else=others)
         return
+    if changed_ok:
+        raise ConfigError("--changed-ok is for --resume; a new run has nothing that could differ")
     if not data:
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     of_target, function = target_layers(target, base_url, limits)
     layers += [*of_target, *parse_assignments(assignments or [])]
-    order = Order(given, layers, function, preset=preset, config=config, run_dir=run_dir)
+    order = Order(
+        given, layers, function, preset=preset, config=config, run_dir=run_dir, report_to=report_to
+    )
     _start(data, order, dry_run=dry_run)
 
 
@@ -174,6 +203,7 @@ class Order:
     preset: str
     config: Path | None
     run_dir: Path | None
+    report_to: list[str] | None
 
 
 def _start(data: str, order: Order, *, dry_run: bool) -> None:
@@ -199,17 +229,21 @@ def _start(data: str, order: Order, *, dry_run: bool) -> None:
     _report(
         folder,
         lambda build, watcher: build.start_run(task, settings, folder, watcher, function=function),
+        order.report_to or [],
     )
 
 
-def _resume(
-    folder: Path,
-    given: DataOptions,
-    target: str | None,
-    limits: LimitOptions,
-    *,
-    something_else: bool,
-) -> None:
+@dataclass(frozen=True)
+class Again:
+    """How a run is to go on."""
+
+    folder: Path
+    limits: LimitOptions
+    changed_ok: bool
+    report_to: Sequence[str]
+
+
+def _resume(again: Again, given: DataOptions, target: str | None, *, something_else: bool) -> None:
     from stableprompt.cli.data import custom_metric  # loads numpy, as above
 
     own = custom_metric(given.metric)  # what a run folder cannot hold: functions
@@ -222,32 +256,45 @@ def _resume(
             "--resume takes data and settings from the run folder; give it alone (limits and "
             "functions of your own aside), or start a new run without it"
         )
-    RunFolder.open_unfinished(folder)
-    raised = limits.settings()
+    RunFolder.open_unfinished(again.folder)
+    options = {"limits": again.limits.settings(), "changed_ok": again.changed_ok}
 
-    def run(build: Any, watcher: ConsoleObserver) -> "TuneResult":
+    def run(build: Any, watcher: "Observer") -> "TuneResult":
         resumed: TuneResult = build.resume(
-            folder, metric=own, target=function, limits=raised, observer=watcher
+            again.folder, metric=own, target=function, observer=watcher, **options
         )
         return resumed
 
-    _report(folder, run)
+    _report(again.folder, run, again.report_to)
 
 
-def _report(folder: Path, run: Callable[[Any, ConsoleObserver], "TuneResult"]) -> None:
+def _report(
+    folder: Path, run: "Callable[[Any, Observer], TuneResult]", report_to: Sequence[str]
+) -> None:
     """Run something in a folder, show how it goes, and print what came out."""
     console = make_console()
     console.print(f"run folder: {folder}")
     started = time.perf_counter()
-    from stableprompt import build  # imports torch: only after everything else was in order
+    with Interrupts() as interrupts:
+        try:
+            from stableprompt import build  # imports torch: only after everything else was in order
 
-    try:
-        result = run(build, ConsoleObserver(console))
-    except KeyboardInterrupt as interrupt:
-        hint = f"; continue with: stableprompt tune --resume {folder}" if folder.is_dir() else ""
-        typer.echo(f"interrupted{hint}", err=True)
-        raise typer.Exit(INTERRUPTED) from interrupt
+            with Trackers(report_to, folder, ConsoleObserver(console)) as trackers:
+                result = run(build, interrupts.watched(trackers))
+                trackers.finish(result)
+        except (KeyboardInterrupt, RunStopped) as interrupt:
+            say(f"interrupted{_hint(folder)}", to_stderr=True)
+            raise typer.Exit(interrupts.exit_code) from interrupt
     print_summary(console, result, time.perf_counter() - started)
+
+
+def _hint(folder: Path) -> str:
+    """How to go on."""
+    if (folder / RESULT).is_file():
+        return f"; the run is finished: {folder / RESULT}"
+    resumable = (folder / CONFIG).is_file()
+    command = f"stableprompt tune --resume {shlex.quote(str(folder))}"
+    return f"; continue with: {command}" if resumable else ""
 
 
 def _introduce(task: "Task") -> None:
@@ -255,8 +302,9 @@ def _introduce(task: "Task") -> None:
     sizes = ", ".join(
         f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
     )
-    console.print(f"task {task.name}: {spaced(task.kind)}, {task.metric.name}; {sizes}")
+    name = on_one_line(task.name)
+    console.print(f"task {name}: {spaced(task.kind)}, {task.metric.name}; {sizes}")
     if task.labels:
-        console.print(f"labels: {', '.join(task.labels)}")
+        console.print(f"labels: {on_one_line(', '.join(task.labels))}")
     for note in task.notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {on_one_line(note)}")

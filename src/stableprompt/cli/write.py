@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stableprompt.cli.reporting import one_line_errors
+from stableprompt.cli.terminal import hand_over, hand_over_json, say
 from stableprompt.errors import ConfigError, DataError
 
 
@@ -44,7 +45,7 @@ def command(
         raise ConfigError("give either --input TEXT or --file FILE")
     if messages and samples:
         raise ConfigError("--messages takes the most probable prompt; leave --samples out")
-    inputs = [_fields(given)] if given is not None else _read(Path(str(file)))
+    inputs = [fields_of(given)] if given is not None else _read(Path(str(file)))
     from stableprompt.prompt_writer import PromptWriter  # loads torch
 
     found = PromptWriter.from_pretrained(writer, model=model)
@@ -58,13 +59,13 @@ def command(
     for one, result in zip(inputs, told, strict=True):
         plain = given is not None and isinstance(result, str)
         line = {"input": one, name: result}
-        typer.echo(result if plain else json.dumps(line, ensure_ascii=False))
+        hand_over(result) if plain else hand_over_json(line)
     if found.refused:
         refused = ", ".join(f"{n} {why}" for why, n in sorted(found.refused.items()))
-        typer.echo(f"refused, the prompt for all stands in: {refused}", err=True)
+        say(f"refused, the prompt for all stands in: {refused}", to_stderr=True)
 
 
-def _fields(text: str) -> str | Mapping[str, Any]:
+def fields_of(text: str) -> str | Mapping[str, Any]:
     """Fields, where the text is a JSON object; else the text."""
     if not text.lstrip().startswith("{"):
         return text

@@ -5,6 +5,7 @@ One copy of the base weights plays three roles: the *policy* (trained adapter), 
 same checkpoint.
 """
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stableprompt.errors import ModelError
+from stableprompt.models.numbers import broken_in
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -50,8 +52,15 @@ class AdaptedModel:
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             # A writer is named after its model, which may lie in a cache folder here.
             warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path`")
-            self.model = get_peft_model(base, lora, adapter_name=Role.POLICY)
-            self.model.add_adapter(Role.ANCHOR, lora)
+            try:
+                self.model = get_peft_model(base, lora, adapter_name=Role.POLICY)
+                self.model.add_adapter(Role.ANCHOR, lora)
+            except Exception as error:  # peft has no common error, and the adapter's file may say
+                reason = " ".join(str(error).split())[:200]  # anything
+                raise ModelError(
+                    f"an adapter of this configuration cannot be put on the agent "
+                    f"({type(error).__name__}: {reason}); give another --agent-adapter"
+                ) from error
         self.model.eval()
         self._switch(Role.POLICY)
         self._policy = self._weights_of(Role.POLICY)
@@ -123,7 +132,8 @@ class AdaptedModel:
         """Start policy and anchor from a saved LoRA adapter (safetensors) of the same shape.
 
         Raises:
-            ModelError: it was trained for another model or another LoRA configuration.
+            ModelError: it was trained for another model or another LoRA configuration, or holds
+                numbers that are not finite.
         """
         try:
             saved = load_file(folder / ADAPTER_WEIGHTS)
@@ -141,6 +151,12 @@ class AdaptedModel:
             raise ModelError(
                 f"the adapter in {folder} does not fit this agent ({len(wrong)} of "
                 f"{len(self._policy)} tensors differ); use the model that it was trained on"
+            )
+        broken = broken_in(saved)
+        if broken is not None:
+            raise ModelError(
+                f"the adapter in {folder} holds numbers that are not finite ({broken}); train it "
+                "anew, or give another one"
             )
         with torch.no_grad():
             for name, parameter in self._policy.items():
@@ -169,14 +185,23 @@ def read_lora_config(folder: Path) -> LoraConfig:
     Raises:
         ModelError: the folder holds none.
     """
-    if not (folder / "adapter_config.json").is_file():
+    if not os.path.isfile(folder / "adapter_config.json"):
         raise ModelError(f"{folder} holds no adapter_config.json; give a folder written by peft")
     try:
         config = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever a parser and the fields' own checks raise
+        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{folder}/adapter_config.json cannot be read ({error}); it is damaged"
+            f"{folder}/adapter_config.json cannot be read ({type(error).__name__}: {reason}); it "
+            "is damaged"
         ) from error
     if not isinstance(config, LoraConfig):
         raise ModelError(f"the adapter in {folder} is {config.peft_type}, only LoRA is supported")
+    if config.megatron_config:  # peft imports the module that it names
+        raise ModelError(
+            f"{folder}/adapter_config.json has megatron_config, which names code to import; "
+            "take it out"
+        )
+    # The weights come from the file; some ways to draw others would change the base as well.
+    config.init_lora_weights = True
     return config

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
 from stableprompt.errors import ModelError
+from stableprompt.models.plain_text import markers, markup_of, plain_ids, spells_unknown
 
 Message = Mapping[str, str]
 _HOLDER = "\ue000\ue001"  # private-use characters: no template and no text has them
@@ -24,10 +26,14 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     Returns:
         The ids, special tokens of the template included.
     """
-    special = special_tokens(tokenizer)
-    if not any(token in message["content"] for message in messages for token in special):
-        return _encode(tokenizer, _render(tokenizer, messages))
-    return _encode_in_pieces(tokenizer, messages)
+    rendered = _render(tokenizer, messages)
+    ids = _encode(tokenizer, rendered)
+    # By the ids, not by the strings: a normaliser may make markup of other characters, and the
+    # end of a content may make it with what the template writes next.
+    as_shown = markers(ids, markup_of(tokenizer)) == _markers_of_template(tokenizer, messages)
+    if as_shown and not any(spells_unknown(tokenizer, m["content"]) for m in messages):
+        return ids
+    return _encode_in_pieces(tokenizer, messages, rendered)
 
 
 def special_tokens(tokenizer: Any) -> list[str]:
@@ -40,24 +46,37 @@ def special_tokens(tokenizer: Any) -> list[str]:
 
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    try:
-        rendered: str = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,  # for templates that would open a thinking block
-        )
-    except TemplateError as error:
-        raise ModelError(
-            f"the model's chat template refuses these messages ({error}); where it knows no "
-            "system role, use --set target.position=user"
-        ) from error
+    rendered = _fill_in(
+        tokenizer,
+        messages,
+        add_generation_prompt=True,
+        enable_thinking=False,  # for templates that would open a thinking block
+    )
     for message in messages:
         if message["content"].strip() not in rendered:
             raise ModelError(
                 f"the model's chat template does not show the {message['role']} message as it is; "
                 "use --set target.position=user"
             )
+    return rendered
+
+
+def _fill_in(tokenizer: Any, messages: Sequence[Message], **options: bool) -> str:
+    """The template with the messages; it comes with the model, and runs in jinja's sandbox."""
+    try:
+        rendered: str = tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, **options
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"the model's chat template refuses these messages ({error}); where it knows no "
+            "system role, use --set target.position=user"
+        ) from error
+    except Exception as error:  # whatever its expressions raise: it divides, adds, looks up
+        raise ModelError(
+            f"the model's chat template fails ({type(error).__name__}: {error}); correct it, or "
+            "take another model"
+        ) from error
     return rendered
 
 
@@ -74,11 +93,16 @@ def end_of_turn_ids(tokenizer: Any, configured: int | Sequence[int] | None) -> l
     found: list[int] = []
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _HOLDER}]
-        rendered: str = tokenizer.apply_chat_template(turn, tokenize=False)
+        rendered = _fill_in(tokenizer, turn)
         closing = _encode(tokenizer, rendered.partition(_HOLDER)[2])[:1]
         known = special_tokens(tokenizer)
         found = [i for i in closing if tokenizer.convert_ids_to_tokens(i) in known]
     found += [configured] if isinstance(configured, int) else list(configured or [])
+    if odd := [one for one in found if not isinstance(one, int)]:
+        raise ModelError(
+            f"eos_token_id of the model's generation_config.json must be a whole number or a list "
+            f"of them, found {odd[0]!r}; correct it"
+        )
     found += [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     if not found:
         raise ModelError("the model names no token that ends an answer; set its eos_token")
@@ -93,8 +117,9 @@ def encode_answer(tokenizer: Any, answer: str, *, plain: bool = False) -> list[i
     """
     opening = "a" if plain else _render(tokenizer, [{"role": "user", "content": "a"}])
     answer = f" {answer}" if plain else answer
-    if any(token in answer for token in special_tokens(tokenizer)):
-        return _encode(tokenizer, answer, split_special_tokens=True)
+    marked = markers(_encode(tokenizer, answer), markup_of(tokenizer))
+    if marked or spells_unknown(tokenizer, answer):
+        return plain_ids(tokenizer, answer)
     before, whole = _encode(tokenizer, opening), _encode(tokenizer, opening + answer)
     if whole[: len(before)] == before:
         return whole[len(before) :]
@@ -107,24 +132,43 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     White space at the end is left out: the answer brings its own. What spells a special token is
     encoded as plain characters.
     """
-    ids: list[int] = tokenizer(text.rstrip(), split_special_tokens=True)["input_ids"]
-    if ids and ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id is not None:
-        ids = ids[:-1]  # some tokenizers close the text, but here it goes on
+    text, markup = text.rstrip(), markup_of(tokenizer)
+    opening = _unclosed(tokenizer, tokenizer("")["input_ids"])
+    ids = _unclosed(tokenizer, tokenizer(text, split_special_tokens=True)["input_ids"])
+    if markers(ids, markup) == markers(opening, markup):
+        return ids
+    return [*opening, *plain_ids(tokenizer, text)]
+
+
+def _unclosed(tokenizer: Any, ids: list[int]) -> list[int]:
+    """Some tokenizers close a text, but here it goes on."""
+    closed = ids and tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id
+    return ids[:-1] if closed else ids
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
-def _encode(tokenizer: Any, text: str, *, split_special_tokens: bool = False) -> list[int]:
-    ids: list[int] = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=split_special_tokens
-    )["input_ids"]
-    return ids
+_KNOWN: WeakKeyDictionary[Any, dict[tuple[str, ...], list[int]]] = WeakKeyDictionary()
 
 
-def _encode_in_pieces(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def _markers_of_template(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """The markup that the template itself writes around messages in these roles."""
+    key = (str(tokenizer.chat_template), *(message["role"] for message in messages))
+    known = _KNOWN.setdefault(tokenizer, {})
+    if key not in known:
+        plain = [{**message, "content": "a"} for message in messages]
+        known[key] = markers(_encode(tokenizer, _render(tokenizer, plain)), markup_of(tokenizer))
+    return known[key]
+
+
+def _encode_in_pieces(tokenizer: Any, messages: Sequence[Message], rendered: str) -> list[int]:
     """Render the template around place holders, then encode markup and contents apart.
 
-    Only for contents that spell special tokens: encoding apart may split a word differently at
-    the seams than the model saw in training, which the usual path avoids.
+    Only for contents that spell markup: encoding apart may split a word differently at the seams
+    than the model saw in training, which the usual path avoids.
     """
     holders = [f"\ue000{number}\ue001" for number in range(len(messages))]  # private-use characters
     skeleton = _render(
@@ -134,6 +178,8 @@ def _encode_in_pieces(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     ids: list[int] = []
     for message, holder in zip(messages, holders, strict=True):
         markup, skeleton = skeleton.split(holder, maxsplit=1)
+        content = message["content"]
         ids += _encode(tokenizer, markup)
-        ids += _encode(tokenizer, message["content"], split_special_tokens=True)
+        # Some templates trim what they show.
+        ids += plain_ids(tokenizer, content if content in rendered else content.strip())
     return ids + _encode(tokenizer, skeleton)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stableprompt.models.numbers import require_sound_logits
+
 MAX_LOGITS = 2**24  # elements at once: 64 MiB of float32
 
 
@@ -120,7 +122,11 @@ def next_token(logits: Tensor, uniforms: Tensor | None, temperature: float) -> T
         logits: Shape (P, V).
         uniforms: Numbers in [0, 1), float64, (P,); None takes the most probable token.
         temperature: What logits are divided by.
+
+    Raises:
+        NumberError: the logits of a row are broken: some token would be taken all the same.
     """
+    require_sound_logits(logits, "the agent, which writes")
     if uniforms is None:
         return logits.argmax(dim=-1)
     chances = (logits.double() / temperature).softmax(dim=-1)  # (P, V)

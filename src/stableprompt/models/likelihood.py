@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from stableprompt.errors import NumberError
 from stableprompt.models.head import Head
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import ran_out_of_memory
@@ -98,6 +99,9 @@ def continues_exactly(loaded: LoadedModel) -> bool:
 
     A few made-up answers are scored with and without sharing: some architectures cannot continue
     a cache with several tokens, and do not all say so.
+
+    Raises:
+        NumberError: the model gives NaN.
     """
     if loaded.model not in _MEASURED:
         _MEASURED[loaded.model] = _measure(loaded)
@@ -108,6 +112,8 @@ def _measure(loaded: LoadedModel) -> bool:
     likelihood = Likelihood(loaded, max_batch_tokens=512)
     contexts, answers = _probe(int(loaded.model.config.get_text_config().vocab_size))
     plain, _ = likelihood.logprobs(contexts, answers, share=False)
+    if any(bool(own.isnan().any()) for own in plain):  # no verdict: the next call measures anew
+        raise NumberError(f"log-probabilities of {loaded.name} for made-up tokens: NaN")
     alone, _ = Likelihood(loaded, max_batch_tokens=1).logprobs(contexts, answers, share=False)
     # What another batch changes by itself is rounding: that much must be allowed for.
     noise = float((torch.cat(plain) - torch.cat(alone)).abs().max())

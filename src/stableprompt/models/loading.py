@@ -1,19 +1,21 @@
 """From a model's name to weights and tokenizer on a device, held as the settings say."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Unpack
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers import logging as transformers_logging
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from stableprompt.errors import ModelError
 from stableprompt.models import embedded
 from stableprompt.models.chat import end_of_turn_ids
+from stableprompt.models.checkpoint_files import (
+    load_tokenizer,
+    readable,
+    require_safetensors,
+    require_weights,
+)
 from stableprompt.models.hardware import Hardware, LoadOptions, pick_hardware
 
 MAX_COMPILED_FORMS = 64
@@ -48,8 +50,15 @@ def resolve_name(name: str) -> str:
     """The folder or hub id that a name stands for; same answer means same checkpoint."""
     if name == embedded.EMBEDDED_NAME:
         return str(embedded.ensure_converted())
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_dir() else name.removeprefix(HUB_PREFIX)
+    # os.path, not pathlib: it answers False for a name that cannot exist.
+    folder = os.path.expanduser(name)
+    return os.path.realpath(folder) if os.path.isdir(folder) else name.removeprefix(HUB_PREFIX)
+
+
+def public_name(model: str) -> str:
+    """A local folder by its last part only: results are shared, home folders are not."""
+    folder = os.path.expanduser(model)
+    return os.path.basename(os.path.realpath(folder)) if os.path.isdir(folder) else model
 
 
 def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) -> LoadedModel:
@@ -65,19 +74,12 @@ def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) 
         ModelError: it cannot be found, or has no chat template.
     """
     hardware = pick_hardware(**options)
-    with _quiet_transformers():
+    with readable(name):
         source = resolve_name(name)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = _read_weights(source, hardware)
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
-            reason = (
-                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            )
-            raise ModelError(
-                f"model {name!r} could not be loaded ({reason}); give {embedded.EMBEDDED_NAME!r}, "
-                "a folder with config.json and safetensors, or a hub id that this machine can reach"
-            ) from error
+        require_safetensors(source)
+        tokenizer = load_tokenizer(source)
+        model, missing = _read_weights(source, hardware)
+        require_weights(name, model, missing)
     if chat and not tokenizer.chat_template:
         raise ModelError(
             f"model {name!r} has no chat template, so it is a base model; give its instruct "
@@ -91,13 +93,14 @@ def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) 
     return LoadedModel(name, model.eval(), tokenizer, hardware.device)
 
 
-def _read_weights(source: str, hardware: Hardware) -> Any:
-    how: dict[str, Any] = {"dtype": hardware.dtype, "use_safetensors": True}  # never a pickle
+def _read_weights(source: str, hardware: Hardware) -> tuple[Any, list[str]]:
+    """The model, and the names of weights that it needs but the checkpoint has not."""
+    how: dict[str, Any] = {"dtype": hardware.dtype}
     if hardware.attention is not None:
         how["attn_implementation"] = hardware.attention
-    load: Any = AutoModelForCausalLM.from_pretrained
     if hardware.quantize == "none":
-        return load(source, **how).to(hardware.device)
+        model, missing = _load(source, how)
+        return model.to(hardware.device), missing
     quantised: Any = BitsAndBytesConfig
     how["quantization_config"] = quantised(
         load_in_4bit=True,
@@ -106,14 +109,23 @@ def _read_weights(source: str, hardware: Hardware) -> Any:
         bnb_4bit_compute_dtype=hardware.dtype,
     )
     # A quantised model is not moved afterwards.
-    model = load(source, device_map={"": hardware.device}, **how)
+    model, missing = _load(source, {"device_map": {"": hardware.device}, **how})
     for module in model.modules():
         # On a CPU with AVX512-BF16 bitsandbytes repacks the weights at the first pass without
         # gradient, into a form that later passes no gradient through: the policy would learn
         # from a part of its gradient only, and nothing would say so.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return model
+    return model, missing
+
+
+def _load(source: str, how: dict[str, Any]) -> tuple[Any, list[str]]:
+    load: Any = AutoModelForCausalLM.from_pretrained
+    # Never a pickle, never code of the checkpoint's own (None would ask on the terminal).
+    model, told = load(
+        source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **how
+    )
+    return model, sorted(told["missing_keys"])
 
 
 def compile_body(name: str, model: Any) -> None:
@@ -133,16 +145,3 @@ def compile_body(name: str, model: Any) -> None:
     limits: Any = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MAX_COMPILED_FORMS)
     body.compile(dynamic=True)  # dynamic: no new form for every length
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep loading bars out of the terminal; errors still come as exceptions."""
-    settings: Any = transformers_logging
-    before = settings.is_progress_bar_enabled()
-    settings.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if before:
-            settings.enable_progress_bar()

@@ -45,6 +45,19 @@ def prepare_training(agent: AgentLLM, learning_rate: float) -> Trainable:
     return Trainable(agent, prepared, optimizer, accelerator)
 
 
+def learned_tensors(trainable: Trainable) -> dict[str, Tensor]:
+    """What an update changes, where it lives: learned weights and the optimizer's state."""
+    agent, state = trainable.agent, trainable.optimizer.state
+    names = {id(parameter): name for name, parameter in agent.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    for parameter in agent.learned_parameters():
+        name = names[id(parameter)]
+        tensors[f"weights {name}"] = parameter
+        for kind, tensor in state.get(parameter, {}).items():
+            tensors[f"optimizer state {kind} of {name}"] = tensor
+    return tensors
+
+
 def training_tensors(trainable: Trainable) -> dict[str, Tensor]:
     """Weights of policy and anchor and the optimizer's state, for a checkpoint."""
     tensors = trainable.agent.tensors()

@@ -7,6 +7,9 @@ from typing import Any
 
 from stableprompt.models.targets.interface import Usage
 
+Price = tuple[float, float]
+"""Dollars for a million tokens read and written."""
+
 
 class Purpose(StrEnum):
     """What a target call was made for."""
@@ -38,6 +41,8 @@ class Ledger:
     judge_calls: int = 0
     """Answers rated by an LLM judge, whatever for."""
     judge_tokens: int = 0
+    """Read and written."""
+    judge_written: int = 0
     agent_tokens_read: int = 0
     """Meta-prompt tokens that the agent ran to write prompts."""
     agent_tokens_written: int = 0
@@ -53,10 +58,11 @@ class Ledger:
         self.failed[purpose] += failed
         self.unmatched[purpose] += unmatched
 
-    def add_judge(self, *, calls: int, tokens: int) -> None:
+    def add_judge(self, usage: Usage, *, calls: int) -> None:
         """Count calls of the judge."""
         self.judge_calls += calls
-        self.judge_tokens += tokens
+        self.judge_tokens += usage.read + usage.written
+        self.judge_written += usage.written
 
     def add_agent(self, *, read: int, written: int) -> None:
         """Count tokens of the agent."""
@@ -73,15 +79,17 @@ class Ledger:
         """Target tokens of all purposes."""
         return sum(self.target_tokens.values())
 
-    def dollars(self, price: tuple[float, float] | None) -> float:
-        """What the target's tokens cost.
+    def dollars(self, price: Price | None, judge_price: Price | None = None) -> float:
+        """What the tokens of target and judge cost; those of unknown price nothing.
 
         Args:
-            price: Dollars for a million tokens read and written; None where nobody knows: 0.
+            price: Of the target.
+            judge_price: Of the judge.
         """
         written = sum(self.target_written.values())
-        read, wrote = price or (0.0, 0.0)
-        return ((self.total_tokens - written) * read + written * wrote) / 1e6
+        return _dollars(price, self.total_tokens, written) + _dollars(
+            judge_price, self.judge_tokens, self.judge_written
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For checkpoints and ``result.json``."""
@@ -96,3 +104,8 @@ class Ledger:
             found.target_tokens.setdefault(purpose, 0)
             found.target_written.setdefault(purpose, 0)
         return found
+
+
+def _dollars(price: Price | None, tokens: int, written: int) -> float:
+    read, wrote = price or (0.0, 0.0)
+    return ((tokens - written) * read + written * wrote) / 1e6

@@ -7,7 +7,7 @@ from typing import Final
 
 from stableprompt.errors import StablePromptError
 from stableprompt.llm_config import LimitsConfig
-from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.ledger import Ledger, Price, Purpose
 
 _WARNED_AT: Final = (0.5, 0.8)
 
@@ -22,9 +22,12 @@ class Limits:
     Tokens, dollars and seconds of a call are those of the calls so far, on average. Before the
     first one nothing is known, and one portion is sent.
 
+    A judge's tokens count with those of the calls that it rates.
+
     Args:
         config: The limits.
-        price: Dollars for a million tokens read and written; None: unknown.
+        price: Of the target's tokens; None: unknown.
+        judge_price: Of the judge's; None: unknown, or there is none.
         kept: Calls to keep free for the final reading of test.
         selection: Calls that training keeps free for the choice of the prompt, too.
         tell: Told when a half and four fifths of a limit are used up.
@@ -38,14 +41,16 @@ class Limits:
     def __init__(
         self,
         config: LimitsConfig,
-        price: tuple[float, float] | None = None,
+        price: Price | None = None,
         *,
+        judge_price: Price | None = None,
         kept: int = 0,
         selection: int = 0,
         tell: Callable[[str], None] = lambda note: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config, self.price, self.kept = config, price, kept
+        self._config, self.kept = config, kept
+        self.price, self.judge_price = price, judge_price
         self.selection = selection
         self.tell = tell
         self._clock, self._started = clock, clock()
@@ -67,6 +72,12 @@ class Limits:
         """Count what earlier attempts took."""
         self._started = self._clock() - seconds
         self.waited = waited
+
+    def dollars(self, ledger: Ledger) -> float | None:
+        """What was spent; None where nobody knows the price of what was asked."""
+        if self.price is None or (ledger.judge_calls and self.judge_price is None):
+            return None
+        return ledger.dollars(self.price, self.judge_price)
 
     def time_for_step(self) -> bool:
         """Whether the agent's part of a step, as long as before on average, is left."""
@@ -108,23 +119,24 @@ class Limits:
                 self._warned[name] = passed
                 self.tell(f"{passed:.0%} of limits.{name} used: {spent:.6g} of {limit:.6g}")
 
-    def reached(self) -> LimitReached:
+    def reached(self, ledger: Ledger) -> LimitReached:
         """The error for it."""
+        used = self._used(ledger)
+        if (most := self._config.max_target_calls) is not None:
+            used = {"max_target_calls": (most, ledger.total_calls), **used}
         given = ", ".join(
-            f"{name} {limit:g}"
-            for name, limit in self._config.model_dump().items()
-            if limit is not None
+            f"{name} {limit:g}, {spent:.4g} used" for name, (limit, spent) in used.items()
         )
         return LimitReached(
-            f"a limit of the run was reached ({given}) before all was asked; raise it and resume "
-            "the run: what was answered is kept"
+            f"a limit of the run ({given}) leaves too little for what is still to be asked, the "
+            "reading of test among it; raise it and resume the run: what was answered is kept"
         )
 
     def _used(self, ledger: Ledger) -> dict[str, tuple[float, float]]:
         """Limit and what is used of it, by name."""
         used = {
-            "max_tokens": (self._config.max_tokens, ledger.total_tokens),
-            "max_cost": (self._config.max_cost, ledger.dollars(self.price)),
+            "max_tokens": (self._config.max_tokens, ledger.total_tokens + ledger.judge_tokens),
+            "max_cost": (self._config.max_cost, ledger.dollars(self.price, self.judge_price)),
             "max_seconds": (self._config.max_seconds, self.seconds),
         }
         return {

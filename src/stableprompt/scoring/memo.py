@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from stableprompt.errors import RunError
+
 
 class PairMemo:
     """Answers of the target by everything that it was given to read."""
@@ -48,8 +50,17 @@ class PairMemo:
         return new
 
     def restore(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Know what these records say, and nothing else."""
-        self._known = {record["pair"]: record["answer"] for record in records}
+        """Know what these records say, and nothing else.
+
+        Raises:
+            RunError: one is none that ``take_new`` gave.
+        """
+        try:
+            self._known = {str(record["pair"]): record["answer"] for record in records}
+        except KeyError as error:
+            raise RunError(
+                f"a line of the run's pairs.jsonl has no {error}: it is damaged; start a new run"
+            ) from error
         self._new = []
 
 

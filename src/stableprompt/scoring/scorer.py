@@ -1,34 +1,34 @@
 """Score prompts: send them to the target with examples, and read what comes back."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from stableprompt.config import RewardConfig, TargetConfig
-from stableprompt.errors import ModelError, TargetError
-from stableprompt.llm_config import LimitsConfig
+from stableprompt.errors import TargetError
+from stableprompt.models.numbers import not_finite
 from stableprompt.models.targets.interface import TargetLLM, Usage
+from stableprompt.scoring.accounts import Accounts
 from stableprompt.scoring.answers import extract_answer
 from stableprompt.scoring.judge import Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
-from stableprompt.scoring.limits import Limits
-from stableprompt.scoring.memo import PairMemo
 from stableprompt.scoring.prompt_score import PromptScore as PromptScore
+from stableprompt.scoring.refusals import unanswered, worth_asking
 from stableprompt.scoring.reward import best_words, prompt_reward, softmax_difference
 from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import Message, TargetTemplate
 
+_SHORT: Final = 200  # characters of a reason
 _Pair = tuple[str, float | None]  # a prediction, and its softmax difference if there is one
 
 
-class Scorer:
+class Scorer(Accounts):
     """Scores prompts on examples, each pair once, and counts what that costs.
 
     Args:
@@ -39,10 +39,6 @@ class Scorer:
         answers: How a generated answer is read; its ``max_answer_tokens`` is set.
         reward: The two weights of eq. 13.
         judge: Rates generated answers, where the metric is a judge's.
-
-    Attributes:
-        limits: What the run may cost; none unless they are put here.
-        seconds: Spent waiting for the target, by purpose.
     """
 
     def __init__(
@@ -56,39 +52,11 @@ class Scorer:
         reward: RewardConfig,
         judge: Judge | None = None,
     ) -> None:
-        self.ledger = ledger
-        self.limits = Limits(LimitsConfig())
-        self.seconds: dict[str, float] = dict.fromkeys(Purpose, 0.0)
-        self.memo = PairMemo()
+        super().__init__(target, ledger, judge)
         self.template = template
-        self._target = target
         self._task = task
         self._answers = answers
         self._reward = reward
-        self.judge = judge
-
-    @contextmanager
-    def nothing_known(self) -> Iterator[None]:
-        """Ask everything anew in this block, and forget it: for what a use would cost."""
-        memo, self.memo = self.memo, PairMemo()
-        try:
-            yield
-        finally:
-            self.memo = memo
-
-    def cost(self) -> dict[str, Any]:
-        """The ledger, and the dollars of the target; None where nobody knows its price."""
-        price = self.limits.price
-        dollars = None if price is None else round(self.ledger.dollars(price), 6)
-        return {**self.ledger.to_dict(), "dollars": dollars}
-
-    def weather(self) -> dict[str, Any]:
-        """What differs between equal runs: seconds, requests and retries, answers from disk."""
-        return {
-            "seconds": round(self.limits.seconds, 3),
-            "target_seconds": {name: round(spent, 3) for name, spent in self.seconds.items()},
-            "requests": dict(self._target.requests),
-        }
 
     def score(self, prompt: str, examples: Sequence[Example], purpose: Purpose) -> PromptScore:
         """Score one prompt; see ``score_all``."""
@@ -108,8 +76,8 @@ class Scorer:
         if len(found) < len(scores):
             raise TargetError(
                 f"the target {self._target.name!r} answered a prompt on less than half of "
-                f"{len(examples)} examples; what was answered is kept, so see to the target and "
-                "resume the run"
+                f"{len(examples)} examples ({self.trouble}); what was answered is kept, so see to "
+                "the target and resume the run"
             )
         return found
 
@@ -137,7 +105,7 @@ class Scorer:
         """
         scores, complete = self._scores(asked, purpose)
         if not complete:
-            raise self.limits.reached()
+            raise self.limits.reached(self.ledger)
         return scores
 
     def remembered(
@@ -157,37 +125,40 @@ class Scorer:
             found = self._generated(pairs, conversations, purpose)
         else:
             found = self._chosen(pairs, conversations, purpose)
+        values = self._values([example for _, example in pairs], found, purpose)
         self.limits.watch(self.ledger)
         # Where a limit cut it short, what was paid for is used, prompt by prompt.
         refused, lost = set[str](), set[Example]()
         if not self._cut_short:
-            refused, lost = _unanswered(pairs, [pair is not None for pair in found])
+            refused, lost = unanswered(pairs, [pair is not None for pair in found])
         scores: list[PromptScore | None] = []
-        start = 0
+        rest = zip(found, values, strict=True)
         for prompt, examples in asked:
-            part = found[start : start + len(examples)]
-            start += len(examples)
+            part = list(islice(rest, len(examples)))
             scores.append(None if prompt in refused else self._score(examples, part, lost))
         return scores, not self._cut_short
 
     def _score(
-        self, asked: Sequence[Example], found: Sequence[_Pair | None], lost: set[Example]
+        self,
+        asked: Sequence[Example],
+        found: Sequence[tuple[_Pair | None, float | None]],
+        lost: set[Example],
     ) -> PromptScore | None:
         known = [
-            (number, example, pair)
-            for number, (example, pair) in enumerate(zip(asked, found, strict=True))
-            if pair is not None and example not in lost
+            (number, example, pair, value)
+            for number, (example, (pair, value)) in enumerate(zip(asked, found, strict=True))
+            if pair is not None and value is not None and example not in lost
         ]
         if not known:
             return None
-        examples = [example for _, example, _ in known]
-        predictions = [prediction for _, _, (prediction, _) in known]
-        differences = [own for _, _, (_, own) in known if own is not None]
-        values = self._values(examples, predictions)
+        examples = [example for _, example, _, _ in known]
+        predictions = [prediction for _, _, (prediction, _), _ in known]
+        differences = [own for _, _, (_, own), _ in known if own is not None]
+        values = [value for *_, value in known]
         score = self._task.metric.score(examples, predictions, values)
         mean = sum(differences) / len(differences) if differences else None
         each = zip(values, differences or [0.0] * len(values), strict=True)
-        numbers = {number for number, _, _ in known}
+        numbers = {number for number, *_ in known}
         return PromptScore(
             score,
             mean,
@@ -206,12 +177,40 @@ class Scorer:
             softmax_weight=self._reward.softmax_weight,
         )
 
-    def _values(self, examples: Sequence[Example], predictions: Sequence[str]) -> list[float]:
+    def _values(
+        self,
+        examples: Sequence[Example],
+        found: Sequence[_Pair | None],
+        purpose: Purpose | None,
+    ) -> list[float | None]:
+        """What each answer is worth; None where there is none, or no rating of it."""
+        values: list[float | None] = [None] * len(found)
+        known = [(n, pair[0]) for n, pair in enumerate(found) if pair is not None]
         if self.judge is None:
-            metric = self._task.metric
-            return [metric.value(e, p) for e, p in zip(examples, predictions, strict=True)]
-        ratings = self.judge.rate(examples, predictions)
-        self.ledger.add_judge(calls=ratings.calls, tokens=ratings.tokens)
+            for n, prediction in known:
+                values[n] = self._task.metric.value(examples[n], prediction)
+            return values
+        size = self._target.at_once or max(1, len(known))
+        for start in range(0, len(known), size):
+            part = known[start : start + size]
+            full = purpose is None or self.limits.room(self.ledger, purpose) == 0
+            rated = self._rate(
+                [examples[n] for n, _ in part], [p for _, p in part], None if full else purpose
+            )
+            for (n, _), value in zip(part, rated, strict=True):
+                values[n] = value
+        self._cut_short |= any(values[n] is None for n, _ in known)
+        return values
+
+    def _rate(
+        self, examples: Sequence[Example], answers: Sequence[str], purpose: Purpose | None
+    ) -> Sequence[float | None]:
+        """The judge's ratings; without a purpose those that are known, and None."""
+        assert self.judge is not None
+        started = time.perf_counter()
+        ratings = self.judge.rate(examples, answers, self.ratings, ask=purpose is not None)
+        self.ledger.add_judge(ratings.usage, calls=ratings.calls)
+        self.wait_since(started, purpose)
         return ratings.values
 
     def _chosen(
@@ -229,10 +228,7 @@ class Scorer:
                 [conversations[n] for n in numbers], [words[n] for n in numbers]
             )
             if not scores.label_probs.isfinite().all():
-                raise ModelError(
-                    f"the target {self._target.name!r} gave probabilities that are not finite; use "
-                    "--set target.dtype=float32, or another target"
-                )
+                raise not_finite(self._target.name)
             rows = scores.label_probs.tolist()
             own = [row[: len(words[n])] for n, row in zip(numbers, rows, strict=True)]
             named = sum(not any(row) for row in own) - len(scores.failed)
@@ -263,10 +259,7 @@ class Scorer:
         send: Any,
         purpose: Purpose | None,
     ) -> Iterator[tuple[int, Any]]:
-        """Send conversations, portion by portion, as far as the limits go; count what it cost.
-
-        An example that failed is left out for all prompts anyway: it is not sent again.
-        """
+        """Send conversations, portion by portion, as far as the limits go; count what it cost."""
         size = self._target.at_once or len(numbers)
         answered: dict[int, bool] = {}
         while numbers:
@@ -277,8 +270,11 @@ class Scorer:
                 return
             started = time.perf_counter()
             found, usage, failed, unmatched = send(portion)
-            self.seconds[purpose] += time.perf_counter() - started
-            self.limits.waited = sum(self.seconds.values())
+            self.wait_since(started, purpose)
+            if failed:
+                self.trouble = " ".join(next(iter(failed.values())).split())[:_SHORT]
+                if not any(self.ledger.failed.values()):
+                    self.limits.tell(f"a call failed for good and is left out: {self.trouble}")
             calls = len(portion) - len(failed)
             self.ledger.add_target(
                 purpose, usage, calls=calls, failed=len(failed), unmatched=unmatched
@@ -288,9 +284,13 @@ class Scorer:
                 for place, (number, answer) in enumerate(zip(portion, found, strict=True))
                 if place not in failed
             )
+            if self.judge is not None:  # before the next portion: it costs, too
+                known = [(n, found[at]) for at, n in enumerate(portion) if at not in failed]
+                self._rate(
+                    [asked[n][1] for n, _ in known], [self._read(t) for _, t in known], purpose
+                )
             answered |= {n: place not in failed for place, n in enumerate(portion)}
-            _, lost = _unanswered([asked[n] for n in answered], list(answered.values()))
-            numbers = [n for n in numbers[len(portion) :] if asked[n][1] not in lost]
+            numbers = worth_asking(asked, answered, numbers[len(portion) :])
 
     @staticmethod
     def _right(examples: Sequence[Example], names: Sequence[Sequence[str]], width: int) -> Tensor:
@@ -307,30 +307,18 @@ class Scorer:
         conversations: list[list[Message]],
         purpose: Purpose | None,
     ) -> list[_Pair | None]:
-        settings = self._answers
-        longest = settings.max_answer_tokens
+        longest = self._answers.max_answer_tokens
         assert longest is not None
 
         def send(numbers: list[int]) -> tuple[Sequence[str], Usage, Mapping[int, str], int]:
             answers = self._target.generate([conversations[n] for n in numbers], longest)
             return answers.texts, answers.usage, answers.failed, 0
 
-        def read(text: str) -> str:
-            return extract_answer(text, lines=settings.answer_lines, after=settings.answer_after)
-
         texts = self.memo.ask(
             conversations, lambda numbers: self._portions(asked, numbers, send, purpose)
         )
-        return [None if text is None else (read(text), None) for text in texts]
+        return [None if text is None else (self._read(text), None) for text in texts]
 
-
-def _unanswered(
-    asked: Sequence[tuple[str, Example]], answered: Sequence[bool]
-) -> tuple[set[str], set[Example]]:
-    """Prompts that were answered on less than half of their examples, and examples that another
-    prompt was not answered on."""
-    times = Counter(prompt for prompt, _ in asked)
-    pairs = list(zip(asked, answered, strict=True))
-    known = Counter(prompt for (prompt, _), found in pairs if found)
-    refused = {prompt for prompt in times if 2 * known[prompt] < times[prompt]}
-    return refused, {e for (prompt, e), found in pairs if not found and prompt not in refused}
+    def _read(self, text: str) -> str:
+        settings = self._answers
+        return extract_answer(text, lines=settings.answer_lines, after=settings.answer_after)

@@ -7,31 +7,32 @@ starting adapter, seeds, selection on validation, and the number of target calls
 """
 
 import os
-import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Final
-
-from filelock import FileLock, Timeout
 
 from stableprompt.build import resume, start_run
 from stableprompt.config import TuneConfig, make_config, merge
 from stableprompt.errors import ConfigError, RunError
+from stableprompt.models.memory import free_memory, settle_worker
 from stableprompt.presets import METHODS, Method
-from stableprompt.runs.folder import RESULT, RunFolder
+from stableprompt.runs.checkpoints import keep_last
+from stableprompt.runs.folder import CHECKPOINTS, RESULT, RunFolder
+from stableprompt.runs.lock import alone
+from stableprompt.runs.names import folder_name
 from stableprompt.studies.cell import Arm, CellRecord, keep, kept, record_of
 from stableprompt.studies.peers.registry import PEERS
 from stableprompt.tasks.archive import task_from_dict, task_to_dict
 from stableprompt.tasks.metrics.registry import METRICS
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.budget import require_enough_budget
-from stableprompt.tuning.records import Silence
+from stableprompt.tuning.records import Observer, Silence
 
 PLAN: Final = "plan.json"
 _RUNS_OF_A_PROCESS: Final = 5
@@ -68,8 +69,8 @@ class Plan:
                 raise ConfigError(
                     f"{taken[0]} is the comparison's own; use --methods, --seeds and --budget"
                 )
-        if len({Cell("", arm, 0).path(Path()) for arm in self.arms}) < len(self.arms):
-            raise ConfigError("two methods have names that differ in punctuation alone")
+        _require_distinct_folders("methods", [arm.name for arm in self.arms])
+        _require_distinct_folders("tasks", [task.name for task in self.tasks])
         for task in self.tasks:
             if task.metric.together is not None:
                 raise ConfigError(
@@ -95,7 +96,6 @@ class Plan:
             "method": method,
             "seed": seed,
             "budget": self.budget,
-            "keep_checkpoints": 1,
             "selection": {"learning_curve": True, "paper_protocol": True},
         }
         own = METHODS[method]
@@ -132,6 +132,11 @@ class Plan:
         }
 
 
+def _require_distinct_folders(what: str, names: Sequence[str]) -> None:
+    if len({folder_name(name) for name in names}) < len(names):
+        raise ConfigError(f"two {what} have names that differ in punctuation alone")
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One run that is to be made."""
@@ -142,18 +147,17 @@ class Cell:
 
     def path(self, folder: Path) -> Path:
         """Its run folder."""
-        return folder / "runs" / _as_name(self.task) / _as_name(self.arm.name) / str(self.seed)
-
-
-def _as_name(text: str) -> str:
-    return re.sub(r"[^\w.=-]+", "_", text)
+        task, arm = folder_name(self.task), folder_name(self.arm.name)
+        return folder / "runs" / task / arm / str(self.seed)
 
 
 Listener = Callable[[CellRecord, int, int], None]
 """Is told of each run that is done: its record, how many are done, and of how many."""
 
 
-def run_comparison(plan: Plan, folder: Path, *, workers: int, told: Listener) -> list[CellRecord]:
+def run_comparison(
+    plan: Plan, folder: Path, *, workers: int, told: Listener, observer: Observer | None = None
+) -> list[CellRecord]:
     """Make every run of a plan that is not done yet.
 
     Args:
@@ -162,8 +166,10 @@ def run_comparison(plan: Plan, folder: Path, *, workers: int, told: Listener) ->
             tasks, arms and seeds.
         workers: Processes, each with its share of the processor's cores.
         told: Hears of each run.
+        observer: Told how each run goes, and asked whether to stop, where one process does it all.
 
     Raises:
+        RunStopped: the observer asked for it; the same call goes on.
         RunError: the folder holds something else, was made with another budget or settings, or
             another process is at it.
         ConfigError: processes of their own cannot be given a metric of the user's own.
@@ -174,12 +180,14 @@ def run_comparison(plan: Plan, folder: Path, *, workers: int, told: Listener) ->
                 f"the metric {task.metric.name!r} is a function of your own, which cannot be "
                 "handed to other processes; use --workers 1"
             )
-    with _alone(folder):
+    # Two at once would delete each other's runs. Beside the folder, which may be there or not.
+    names = {"lock": f".{folder.name}.lock", "holder": f".{folder.name}.holder"}
+    with alone(folder.parent, f"the comparison in {folder}", **names):
         _claim(plan, folder)
         paths = [cell.path(folder) for cell in plan.cells()]
         done = {path: record for path in paths if (record := kept(path)) is not None}
         left = [cell for cell in plan.cells() if cell.path(folder) not in done]
-        for cell, record in _run_all(plan, left, folder, workers):
+        for cell, record in _run_all(plan, left, folder, workers, observer or Silence()):
             done[cell.path(folder)] = record
             told(record, len(done), len(paths))
     return [done[path] for path in paths]
@@ -200,36 +208,13 @@ def finished(plan: Plan, folder: Path) -> list[CellRecord]:
     return [record for cell in cells if (record := kept(cell.path(folder))) is not None]
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep others out of a comparison's folder: two at once would delete each other's runs."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be made ({error.strerror}); choose another --out"
-        ) from error
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunError(
-            f"another process is at the comparison in {folder}; wait for it, or choose another "
-            "--out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _run_all(
-    plan: Plan, cells: Sequence[Cell], folder: Path, workers: int
+    plan: Plan, cells: Sequence[Cell], folder: Path, workers: int, observer: Observer
 ) -> Iterator[tuple[Cell, CellRecord]]:
     if workers == 1:
         for cell in cells:
             task, config = plan.task(cell.task), plan.config(cell.arm, cell.seed)
-            yield cell, run_cell(cell, task, config, cell.path(folder))
+            yield cell, run_cell(cell, task, config, cell.path(folder), observer)
         return
     # Fresh processes now and then: what memory a run does not give back goes with its process.
     # (``max_tasks_per_child`` would say it, but can hang: python/cpython#115634.)
@@ -242,6 +227,7 @@ def _run_some(
     plan: Plan, cells: Sequence[Cell], folder: Path, workers: int
 ) -> Iterator[tuple[Cell, CellRecord]]:
     threads = max(1, (os.cpu_count() or 1) // workers)
+    others = set(active_children())
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_settle, initargs=(threads,)
     ) as pool:
@@ -258,21 +244,26 @@ def _run_some(
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
+        except KeyboardInterrupt:  # at once: each run goes on from its last step
+            for worker in set(active_children()) - others:
+                worker.terminate()
+            raise
         finally:  # an error or an interrupt: what has not begun does not begin
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _settle(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for all: we are told
+    settle_worker(threads)
 
 
 def _run_apart(cell: Cell, task: dict[str, Any], config: dict[str, Any], path: Path) -> CellRecord:
     return run_cell(cell, task_from_dict(task), make_config(config), path)
 
 
-def run_cell(cell: Cell, task: Task, config: TuneConfig, path: Path) -> CellRecord:
+def run_cell(
+    cell: Cell, task: Task, config: TuneConfig, path: Path, observer: Observer | None = None
+) -> CellRecord:
     """Make one run, or finish it, and keep its record.
 
     Args:
@@ -280,25 +271,34 @@ def run_cell(cell: Cell, task: Task, config: TuneConfig, path: Path) -> CellReco
         task: Its data.
         config: Its settings.
         path: Its run folder.
+        observer: Told how it goes.
     """
+    observer = observer or Silence()
     started = time.perf_counter()
     if cell.arm.method in PEERS:
         from stableprompt.studies.peer_run import run_peer
 
-        shutil.rmtree(path, ignore_errors=True)  # a peer's search cannot be continued
+        _clear(path)  # a peer's search cannot be continued
         run_peer(cell.arm.method, task, config, path)
     elif not (path / RESULT).is_file():
         # A run that was killed before its settings were written has nothing to continue, and a
         # function of the user's own cannot be read back.
         started_before = (path / "config.json").is_file() and (path / "task.json").is_file()
         if started_before and task.metric.name in METRICS:
-            resume(path)
+            resume(path, observer=observer)
         else:
-            shutil.rmtree(path, ignore_errors=True)
-            start_run(task, config, path, Silence())
+            _clear(path)
+            start_run(task, config, path, observer)
+    free_memory()  # the next run of this process begins with what this one began with
     record = record_of(path, cell.task, cell.arm, cell.seed, time.perf_counter() - started)
     keep(path, record)
+    keep_last(path / CHECKPOINTS, 1)  # nothing goes back to them any more, and runs are many
     return record
+
+
+def _clear(path: Path) -> None:
+    with alone(path, f"the run in {path}"):  # a comparison that was killed may have left workers
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _claim(plan: Plan, folder: Path) -> None:

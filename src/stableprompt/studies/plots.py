@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from stableprompt.errors import ConfigError
+from stableprompt.runs.escapes import on_one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ _STYLE: Final[dict[Any, dict[str, object]]] = {
 }
 # Least distance of two labels at the right edge, as a share of the height.
 _LABEL_GAP: Final = 0.055
+_LONGEST_NAME: Final = 40
 
 
 def curves_svg(
@@ -68,7 +70,7 @@ def curves_svg(
         for place, (name, y, height) in enumerate(zip(curves, last, heights, strict=True)):
             colour, _ = _look(place)
             axes.annotate(
-                name,
+                on_one_line(name, _LONGEST_NAME),
                 (end, y),
                 (1.03, height),
                 textcoords="axes fraction",
@@ -118,7 +120,7 @@ def bars_svg(title: str, rows: Sequence[tuple[str, float, float, float]], xlabel
                 va="center",
                 color=_GREY,
             )
-        axes.set_yticks(heights, [name for name, *_ in rows])
+        axes.set_yticks(heights, [on_one_line(name, _LONGEST_NAME) for name, *_ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params("y", length=0)
         axes.grid(True, axis="x")

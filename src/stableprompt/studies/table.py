@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from stableprompt.runs.escapes import named
 from stableprompt.studies.cell import CellRecord
 from stableprompt.studies.curves import mean_curve
 from stableprompt.studies.statistics import (
@@ -167,8 +168,8 @@ def markdown_of(content: Mapping[str, Any]) -> str:
     parts = [
         f"Budget: {content['budget']} target calls a run; seeds "
         f"{', '.join(map(str, content['seeds']))}; {len(content['tasks'])} tasks; "
-        f"target {content['setting'].get('target', '?')}, agent "
-        f"{content['setting'].get('agent', '?')}, {content['setting'].get('dtype', '?')}.",
+        f"target {named(content['setting'].get('target', '?'))}, agent "
+        f"{named(content['setting'].get('agent', '?'))}, {content['setting'].get('dtype', '?')}.",
         _methods_table(content),
         _pairs_table(content),
         _task_table(content),
@@ -185,7 +186,7 @@ def _methods_table(content: Mapping[str, Any]) -> str:
     for m in sorted(content["methods"], key=lambda m: -m["mean"]):
         five = _figure(m["max_of_five_mean"])
         rows.append(
-            f"| {m['method']} | {m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}] "
+            f"| {named(m['method'])} | {m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}] "
             f"| {_figure(m['seed_sd'])} | {_figure(m['variation'])} | {m['readable_mean']:.3f} "
             f"| {m['collapsed_share']:.2f} | {m['target_calls']:.0f} | {m['seconds']:.0f} "
             f"| {five} |"
@@ -198,7 +199,8 @@ def _pairs_table(content: Mapping[str, Any]) -> str:
         return ""
     wins = {row["rival"]: row for row in content["wins"]}
     rows = [
-        f"| {content['ours']} minus | difference [95 %] | p | win / tie / loss over tasks (Holm) |",
+        f"| {named(content['ours'])} minus | difference [95 %] | p "
+        "| win / tie / loss over tasks (Holm) |",
         "|---|---|---|---|",
     ]
     for pair in content["pairs"]:
@@ -208,7 +210,7 @@ def _pairs_table(content: Mapping[str, Any]) -> str:
         counts = f"{row['wins']} / {row['ties']} / {row['losses']}" if row else "-"
         note = "" if pair["same_runs"] else f" ({pair['num_runs']} runs that both have)"
         rows.append(
-            f"| {pair['rival']}{note} | {pair['difference']:+.3f} [{pair['low']:+.3f}, "
+            f"| {named(pair['rival'])}{note} | {pair['difference']:+.3f} [{pair['low']:+.3f}, "
             f"{pair['high']:+.3f}] | {pair['p_value']:.2g} | {counts} |"
         )
     return "\n".join(rows)
@@ -217,13 +219,15 @@ def _pairs_table(content: Mapping[str, Any]) -> str:
 def _task_table(content: Mapping[str, Any]) -> str:
     """Mean over seeds of each method on each task."""
     arms = [m["method"] for m in content["methods"]]
-    rows = [f"| task | n | {' | '.join(arms)} |", "|---|---|" + "---|" * len(arms)]
+    rows = [f"| task | n | {' | '.join(map(named, arms))} |", "|---|---|" + "---|" * len(arms)]
     for task, told in content["tasks"].items():
         means = []
         for arm in arms:
             own = [c["score"] for c in content["cells"] if (c["task"], c["method"]) == (task, arm)]
             means.append(_figure(sum(own) / len(own) if own else None))
-        rows.append(f"| {task} ({told['metric']}) | {told['n']} | {' | '.join(means)} |")
+        rows.append(
+            f"| {named(task)} ({named(told['metric'])}) | {told['n']} | {' | '.join(means)} |"
+        )
     return "\n".join(rows)
 
 

@@ -28,6 +28,7 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "max_answer_tokens": task.max_answer_tokens,
         "rubric": task.rubric,
         "notes": list(task.notes),
+        "fingerprint": task.fingerprint(),
         **{name: [_row(e) for e in task.splits.part(name)] for name in SPLIT_NAMES},
     }
 
@@ -50,7 +51,7 @@ def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = Non
             f"{name_of(metric)!r}; give the same one"
         )
     try:
-        return _task(content, metric)
+        task = _task(content, metric)
     except StablePromptError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -58,6 +59,12 @@ def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = Non
             f"the run's task.json cannot be read ({type(error).__name__}: {error}): it is damaged, "
             "or of another version; start a new run"
         ) from error
+    if content.get("fingerprint", task.fingerprint()) != task.fingerprint():
+        raise RunError(
+            "the run's task.json is not as it was written: its fingerprint differs, so a text or "
+            "an answer was changed; put it back, or start a new run"
+        )
+    return task
 
 
 def _task(content: Mapping[str, Any], metric: CustomMetric | None) -> Task:
@@ -97,7 +104,12 @@ def _row(example: Example) -> dict[str, Any]:
 
 def _example(row: Mapping[str, Any]) -> Example:
     several = {name: tuple(row.get(name, ())) for name in ("others", "choices")}
-    return Example(row["text"], row["label"], **several, fields=dict(row.get("fields", {})))
+    fields = dict(row.get("fields", {}))
+    own = (row["text"], row["label"])
+    for text in (*own, *several["others"], *several["choices"], *fields.values()):
+        if not isinstance(text, str):
+            raise TypeError(f"an example has {type(text).__name__} where a text belongs")
+    return Example(row["text"], row["label"], **several, fields=fields)
 
 
 def unseen(task: Task, used: Task, split: SplitName = "test") -> Task:

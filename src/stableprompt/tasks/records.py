@@ -4,9 +4,7 @@ Rows are counted from 1, the header of a file not included.
 """
 
 import random
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from stableprompt.errors import DataError
 from stableprompt.tasks.answers import choices_of, label_name, references_of, right_choices
@@ -15,11 +13,9 @@ from stableprompt.tasks.example import Example, TaskKind
 from stableprompt.tasks.formats import CHOICES, InputFormat
 from stableprompt.tasks.placeholders import placeholder_name
 from stableprompt.tasks.splits import SplitName
-from stableprompt.tasks.wording import listed, quoted, rows_listed
+from stableprompt.tasks.wording import HALF_CHARACTER, listed, quoted, rows_listed
 
 Record = Mapping[str, object]
-
-_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
 def examples_from(
@@ -136,7 +132,7 @@ def _require_whole_characters(examples: Sequence[Example]) -> None:
     broken = [
         number
         for number, e in enumerate(examples, start=1)
-        if _HALF_CHARACTER.search("".join((e.text, *e.answers, *e.choices)))
+        if HALF_CHARACTER.search("".join((e.text, *e.answers, *e.choices)))
     ]
     if broken:
         raise DataError(

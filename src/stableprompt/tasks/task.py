@@ -22,7 +22,7 @@ from stableprompt.tasks.records import Record
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, Splits, require_disjoint
 from stableprompt.tasks.table import read_csv, read_jsonl, read_table
 from stableprompt.tasks.verbalizer import Verbalizer
-from stableprompt.tasks.wording import listed
+from stableprompt.tasks.wording import listed, require_whole_characters
 
 if TYPE_CHECKING:
     import pandas
@@ -64,6 +64,12 @@ class Task:
             raise ConfigError(
                 "the seed prompt is empty: write one, or leave it out for a plain one"
             )
+        words = self.verbalizer.label_words if self.verbalizer is not None else ()
+        require_whole_characters("name", self.name)
+        require_whole_characters("seed prompt", self.seed_prompt)
+        require_whole_characters("layout of the task", self.layout.layout)
+        require_whole_characters("rubric", self.rubric or "")
+        require_whole_characters("label words", "".join(words))
         for name in SPLIT_NAMES:
             if not self.splits.part(name):
                 raise DataError(f"the {name} split is empty: add {name} examples")
@@ -328,4 +334,6 @@ def notes_on_prompt(prompt: str, fields: tuple[str, ...]) -> list[str]:
 
 
 def _named_after(path: str | PathLike[str], options: LoadOptions) -> LoadOptions:
-    return {"name": Path(path).stem, **options}
+    # A file's name may be no UTF-8, and would be half characters then.
+    name = Path(path).stem.encode("utf-8", "replace").decode()
+    return {"name": name, **options}

@@ -10,6 +10,7 @@ from stableprompt.scoring.limits import Limits
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.race import PAPER_FINALISTS, most_racers, race_cost
 
+KEPT: Final = "what is left of the limits is kept for choosing the prompt and for reading test"
 _UNKNOWN: Final = 10**9
 
 

@@ -144,7 +144,8 @@ class CandidatePool:
     ) -> None:
         """Score prompts on the whole validation split; each text is scored there once a run.
 
-        Where a limit of the run cuts it short, they count with what is known of them.
+        Where a limit of the run cuts it short, they count with what is known of them. Those that
+        the target refuses are not validated.
 
         Raises:
             LimitReached: nothing is known of one of them.
@@ -152,14 +153,15 @@ class CandidatePool:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.validated]
         if new:
             try:
-                scores = scorer.score_all(new, examples, Purpose.VALIDATION)
+                scores = scorer.score_each([(p, examples) for p in new], Purpose.VALIDATION)
             except LimitReached:
                 self.recall(new, scorer, examples, group=group)
                 if not set(new) <= self.validated.keys():
                     raise
                 return
-            self.add(new, scores, examples, group=group)
-            self.validated.update(zip(new, scores, strict=True))
+            known = {p: s for p, s in zip(new, scores, strict=True) if s is not None}
+            self.add(known, known.values(), examples, group=group)
+            self.validated.update(known)
 
     def recall(
         self,

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 
 from stableprompt.config import TuneConfig
+from stableprompt.errors import TargetError
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.responses import Responses
@@ -215,6 +216,9 @@ class Collector:
         """Score the prompts without fault, and the seed prompt beside them, each pair once.
 
         Where a limit of the run cuts it short, what was paid for counts.
+
+        Raises:
+            TargetError: none of them was answered, and no limit was the reason.
         """
         seed_prompt = self._task.seed_prompt
         per_row: list[tuple[Example, ...]] = [(example,) for example in query.inputs]
@@ -226,19 +230,27 @@ class Collector:
             if found.fault is None
         ]
         asked = list(dict.fromkeys(asked))
+        cut_short = False
         try:
             scored = self._scorer.score_each(asked, Purpose.TRAINING)
         except LimitReached:
-            scored = self._scorer.remembered(asked)
+            scored, cut_short = self._scorer.remembered(asked), True
         scores = {one: score for one, score in zip(asked, scored, strict=True) if score is not None}
         for (prompt, own), score in scores.items():
             pool.add([prompt], [score], own, group=step)
-        return [
+        judged = [
             self._candidate(
                 step, found, scores.get((found.prompt, own)), scores.get((seed_prompt, own))
             )
             for found, own in zip(inspections, examples, strict=True)
         ]
+        if not cut_short and not any(judged):
+            raise TargetError(
+                "the target answered none of the prompts of a step, on any example "
+                f"({self._scorer.trouble}); what was answered before is kept: see to the target "
+                "and resume the run"
+            )
+        return judged
 
     def _candidate(
         self, step: int, found: Inspection, score: PromptScore | None, seed: PromptScore | None

@@ -1,10 +1,12 @@
 """Which prompts are refused before they cost a target call, and how readable each one is."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from stableprompt.config import GuardConfig
+from stableprompt.errors import ModelError
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.responses import Responses
 from stableprompt.tasks.answer_leaks import gives_away
@@ -44,6 +46,9 @@ class Guards:
             No prompt is babble that is less odd than the seed prompt, and where that one does not
             look like an instruction, none must.
         special_tokens: Markup of agent and target.
+
+    Raises:
+        ModelError: the agent's base model gives no finite probabilities.
     """
 
     def __init__(
@@ -61,6 +66,11 @@ class Guards:
         self._special_tokens = tuple(special_tokens)
         self._known: dict[str, Readability] = {}  # a trained policy repeats itself
         costs = agent.surprisals(plain_instructions())
+        if not all(math.isfinite(c.nats) for c in costs):
+            raise ModelError(
+                f"the agent's model {agent.loaded.name!r} gives probabilities of plain sentences "
+                "that are not finite; use --set dtype=float32, or another agent"
+            )
         self._scale = SurpriseScale.fit([c.nats for c in costs], [c.num_tokens for c in costs])
         [self._seed] = self.read([rules.seed_prompt])
 

@@ -5,7 +5,7 @@ Readings are plain numbers of one step; formulas and thresholds are in docs/metr
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -36,6 +36,8 @@ class Alarm(StrEnum):
     """All prompts of a step earned the same, or the gradient is nothing, several steps in a row."""
     BLIND_VALUES = "blind_values"
     """The value head foresees worse than a constant would, several steps in a row."""
+    BROKEN_NUMBERS = "broken_numbers"
+    """A number was not finite; what would have been learned from it was taken back."""
 
 
 class Action(StrEnum):
@@ -120,7 +122,7 @@ def readings_of(
         anchor_kl=stats.anchor_kl if stats else None,
         step_kl=moved,
         clip_fraction=stats.clip_fraction if stats else None,
-        gradient_norm=stats.gradient_norm if stats else None,
+        gradient_norm=stats.gradient_norm if stats and not stats.broken else None,
         value_loss=stats.value_loss if stats else None,
         explained_variance=stats.explained_variance if stats else None,
     )
@@ -139,9 +141,12 @@ def _spread_within_queries(candidates: Sequence[Candidate]) -> float:
 class Finding:
     """What one step was found to be like, and what was done; in ``steps.jsonl``."""
 
-    readings: Readings
+    readings: Readings | None
+    """None where the step's prompts could not be written."""
     alarms: tuple[Alarm, ...]
     actions: tuple[Action, ...]
+    broken: str | None = None
+    """The first number that was not finite: what it is, and where."""
 
 
 @dataclass(slots=True)
@@ -155,6 +160,7 @@ class Monitor:
         alarms: How many steps each was raised in.
         rate_scale: What the learning rate is multiplied with by now.
         kl_scale: What the KL coefficient is multiplied with by now.
+        broken_in_a_row: How many of the last steps had a number that is not finite.
     """
 
     config: MonitorConfig
@@ -163,6 +169,7 @@ class Monitor:
     kl_scale: float = 1.0
     alarms: dict[str, int] = field(default_factory=dict)
     first: Readings | None = None
+    broken_in_a_row: int = 0
 
     def settings(self, config: PPOConfig) -> PPOConfig:
         """The settings of the next update: what was set, and what was learned since."""
@@ -189,21 +196,29 @@ class Monitor:
         if self.first is None:
             self.first = now
         alarms = self._findings(stats)
-        for alarm in alarms:
-            self.alarms[alarm] = self.alarms.get(alarm, 0) + 1
+        self.count(alarms)
         actions: tuple[Action, ...] = ()
         if self.config.act and stats is not None:
             actions = tuple(dict.fromkeys(a for alarm in alarms for a in _ANSWERS[alarm]))
         if not alarms:
             self.kl_scale = max(1.0, self.kl_scale / _RECOVERY)
             self.rate_scale = min(1.0, self.rate_scale * _RECOVERY)
+        self.answer(actions)
+        return Finding(now, alarms, actions)
+
+    def count(self, alarms: Iterable[Alarm]) -> None:
+        """One more step for each of them."""
+        for alarm in alarms:
+            self.alarms[alarm] = self.alarms.get(alarm, 0) + 1
+
+    def answer(self, actions: Sequence[Action]) -> None:
+        """Change the two scales as the actions say, and measure anew after a roll back."""
         if Action.RAISE_KL in actions:
             self.kl_scale = min(_STRONGEST, self.kl_scale * 2)
         if Action.LOWER_RATE in actions:
             self.rate_scale = max(_SLOWEST, self.rate_scale / 2)
         if Action.ROLL_BACK in actions:  # what was forgotten is measured anew from here
             self.history = []
-        return Finding(now, alarms, actions)
 
     @property
     def collapsed(self) -> bool:
@@ -247,7 +262,6 @@ class Monitor:
         # A step that was taken back until it was small enough: smaller ones from the start.
         return (
             steep
-            or stats.skipped_minibatches > 0
             or stats.undone > 0
             or (now.step_kl or 0.0) > config.max_step_kl
             or (now.clip_fraction or 0.0) > config.max_clip_fraction
@@ -272,6 +286,7 @@ class Monitor:
             "kl_scale": self.kl_scale,
             "alarms": self.alarms,
             "first": asdict(self.first) if self.first else None,
+            "broken_in_a_row": self.broken_in_a_row,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -280,6 +295,7 @@ class Monitor:
         self.rate_scale, self.kl_scale = state["rate_scale"], state["kl_scale"]
         self.alarms = dict(state["alarms"])
         self.first = Readings(**state["first"]) if state["first"] else None
+        self.broken_in_a_row = state.get("broken_in_a_row", 0)
 
 
 def _teaches_nothing(step: Readings) -> bool:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from stableprompt.config import TuneConfig
-from stableprompt.errors import ModelError
+from stableprompt.errors import ModelError, TargetError
 from stableprompt.models.adapters import Role
+from stableprompt.models.targets.interface import Usage
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.prompt_score import Outcomes, PromptScore, in_common
 from stableprompt.scoring.scorer import Scorer
@@ -195,10 +196,20 @@ class WriterTrial:
         ]
 
     def _answers_alone(self, fixed: str) -> PromptScore | None:
+        """The control; None where the agent cannot stand there, or a limit leaves no room."""
+        limits, ledger = self._scorer.limits, self._scorer.ledger
+        if self._alone.judge is not None and limits.room(ledger, Purpose.TEST) == 0:
+            return None
         try:
             return self._alone.score(fixed, self._task.test, Purpose.TEST)
+        except TargetError:  # a judge's
+            raise
         except ModelError:  # its tokenizer cannot tell the label words apart: no control, no harm
             return None
+        finally:  # its own calls cost nothing; what a judge makes of them may
+            own = self._alone.ledger
+            usage = Usage(own.judge_tokens - own.judge_written, own.judge_written)
+            ledger.add_judge(usage, calls=own.judge_calls)
 
     def _write(
         self,
@@ -259,7 +270,8 @@ class WriterTrial:
                 f"label: {label}": [n for n, e in enumerate(test) if e.label == label]
                 for label in self._task.labels
             }
-        if self._task.kind is not TaskKind.GENERATION and self._config.reward.softmax_weight:
+        told = fixed.softmax_difference is not None  # by a target that gives probabilities
+        if told and self._config.reward.softmax_weight:
             weight = self._config.reward.accuracy_weight
             earned = zip(fixed.answered(self._task.test), fixed.rewards, fixed.values, strict=True)
             sure = {e: abs(reward - weight * value) for e, reward, value in earned}

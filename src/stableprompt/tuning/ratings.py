@@ -100,36 +100,40 @@ def ratings_of(groups: Sequence[int], seen: Seen, variances: Variances) -> Float
         seen: What they earned; at least one prompt on one example.
         variances: As ``variances_of`` found them.
     """
-    num_groups = 1 + max(groups)
+    num_groups = 2 + max(groups)  # the seed prompt is the first
     num_examples = 1 + max(example for own in seen for example in own)
-    size = 1 + num_groups + num_examples
     means = np.array([0, *(1 + group for group in groups[1:])])
-    counts = np.zeros((len(groups), size))  # how often each unknown is in a prompt's rewards
-    normal, right, totals = np.zeros((size, size)), np.zeros(size), np.zeros(len(groups))
-    for prompt, own in enumerate(seen):
-        columns = 1 + num_groups + np.array(list(own), dtype=int)
-        rewards = np.array(list(own.values()))
-        counts[prompt, means[prompt]] = len(own)
-        counts[prompt, columns] = 1
-        normal[columns, columns] += 1
-        right[columns] += rewards
-        totals[prompt] = rewards.sum()
-    np.add.at(normal, means, counts)
-    effects = np.arange(1 + num_groups, size)
-    normal[effects, : 1 + num_groups] = normal[: 1 + num_groups, effects].T
-    np.add.at(right, means, totals)
+    numbers = np.array([len(own) for own in seen], dtype=float)
+    totals = np.array([sum(own.values()) for own in seen], dtype=float)
+    rows = np.repeat(np.arange(len(seen)), numbers.astype(int))
+    columns = np.fromiter((example for own in seen for example in own), dtype=int)
+    rewards = np.fromiter((reward for own in seen for reward in own.values()), dtype=float)
+    shown = np.zeros((len(seen), num_examples))  # whether a prompt was scored on an example
+    shown[rows, columns] = 1
     # A deviation is (what was earned - what the unknowns say) * weight.
-    numbers = np.array([len(own) for own in seen])
     weights = 1 / (numbers + variances.noise / variances.deviations)
     weights[0] = 0  # the seed prompt has a mean of its own
-    normal -= (counts * weights[:, None]).T @ counts
-    right -= counts.T @ (weights * totals)
-    normal[effects, effects] += variances.noise / variances.effects
+    left = 1 - weights * numbers  # what the deviation leaves to the mean, of each reward
+    # A prompt has one mean, so that most of the equations' table is 0 and is never computed: its
+    # size grows with the steps, and the square of that with each prompt would be too much.
+    own = np.bincount(means, left * numbers, num_groups)
+    across = np.zeros((num_groups, num_examples))
+    np.add.at(across, means, left[:, None] * shown)
+    effects = np.diag(shown.sum(axis=0)) - (shown * weights[:, None]).T @ shown
+    effects[np.diag_indices(num_examples)] += variances.noise / variances.effects
+    normal = np.block([[np.diag(own), across], [across.T, effects]])
     stiffness = variances.noise / (_DRIFT * variances.deviations)
-    for group in range(1, num_groups):
-        pair = np.ix_([group, group + 1], [group, group + 1])
-        normal[pair] += stiffness * np.array([[1, -1], [-1, 1]])
+    earlier = np.arange(1, num_groups - 1)  # each group's mean, and the next one's
+    for one, other, sign in ((0, 0, 1), (1, 1, 1), (0, 1, -1), (1, 0, -1)):
+        normal[earlier + one, earlier + other] += sign * stiffness
     # Of a seed prompt that was never scored nothing is known: any mean solves its equation.
-    normal[np.diag_indices(size)] += _ROUNDING * normal.trace()
+    normal[np.diag_indices(len(normal))] += _ROUNDING * normal.trace()
+    right = np.concatenate(
+        [
+            np.bincount(means, left * totals, num_groups),
+            np.bincount(columns, rewards, num_examples) - shown.T @ (weights * totals),
+        ]
+    )
     unknowns = np.linalg.solve(normal, right)
-    return np.asarray(unknowns[means] + weights * (totals - counts @ unknowns))
+    mean, effect = unknowns[:num_groups][means], unknowns[num_groups:]
+    return np.asarray(mean + weights * (totals - numbers * mean - shown @ effect))

@@ -1,6 +1,6 @@
 """What a run says about itself: a record a step while it runs, and the result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +20,9 @@ class StepRecord:
     """One step in numbers; a line of ``steps.jsonl``."""
 
     step: int
-    mean_reward: float
-    """Of all prompts of the step, refused ones included."""
-    best_reward: float
+    mean_reward: float | None
+    """Of all prompts of the step, refused ones included; None where none could be written."""
+    best_reward: float | None
     seed_reward: float | None
     """The seed prompt's, on the same examples."""
     mean_score: float | None
@@ -36,7 +36,7 @@ class StepRecord:
     anchor: dict[str, Any] | None
     """Decision, scores of policy and anchor, or None where none was due."""
     best_prompt: str | None
-    """Leader by gain over the seed prompt so far."""
+    """Leader by rating so far."""
     target_calls: int
     """Since the start of the run."""
     seconds: float
@@ -67,7 +67,7 @@ class TuneResult:
     """The best prompt that is; the same one, unless the guards were switched off."""
     readable_test: Estimate
     max_of_five: Estimate | None
-    """The highest test score of the five prompts with the largest gain, as the paper reports:
+    """The highest test score of the five prompts with the best ratings, as the paper reports:
     optimistic, for comparison with its figures. None unless ``selection.paper_protocol`` is on."""
     validation: Estimate
     """What the prompt was chosen by; optimistic for that reason."""
@@ -150,6 +150,9 @@ class Observer(Protocol):
     def on_note(self, note: str) -> None:
         """Something was done to the data that the user should know of."""
 
+    def stop_asked(self) -> bool:
+        """Whether to stop here, resumable: asked after each step, when it is written down."""
+
 
 class Silence:
     """An observer that says nothing."""
@@ -165,3 +168,12 @@ class Silence:
 
     def on_note(self, note: str) -> None:
         """Ignore."""
+
+    def stop_asked(self) -> bool:
+        """Go on."""
+        return False
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return sum(values) / len(values) if values else None

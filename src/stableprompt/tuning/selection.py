@@ -1,10 +1,13 @@
 """After the loop: choose the prompt on validation, then read the test split once."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from stableprompt.config import TuneConfig
+from stableprompt.errors import TargetError
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.limits import LimitReached
 from stableprompt.scoring.prompt_score import PromptScore, in_common
@@ -71,7 +74,7 @@ def select(
     """
     validated = pool.validated
     judges = _Finals(pool, task, scorer, config)
-    pool.validate([task.seed_prompt], scorer, task.validation)
+    judges.validate_seed()
     judges.compare(pool.leaderboard(judges.room(config.selection.num_finalists)))
     enough = validated[task.seed_prompt].score
 
@@ -123,14 +126,30 @@ class _Finals:
         examples (macro F1), of which ratings know nothing."""
         return self._pool.rating(prompt) if self._together is None else score.score
 
+    def validate_seed(self) -> None:
+        """Score the prompt that all must be at least as good as.
+
+        Raises:
+            TargetError: the target refuses it on most of validation.
+        """
+        seed = self._task.seed_prompt
+        self._pool.validate([seed], self._scorer, self._validation)
+        if seed not in self._pool.validated:
+            raise TargetError(
+                f"the target refuses the seed prompt on validation ({self._scorer.trouble}); what "
+                "was answered is kept, so see to the target and resume the run"
+            )
+
     def compare(self, prompts: Iterable[str], *, group: int | None = None) -> list[str]:
         """Race them; those that reached the last look are validated, and returned."""
         pool, scorer = self._pool, self._scorer
 
         def look(prompts: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-            scores = scorer.score_all(prompts, examples, Purpose.VALIDATION)
-            pool.add(prompts, scores, examples, group=group)
-            return {p: self.worth(p, s) for p, s in zip(prompts, scores, strict=True)}
+            scores = scorer.score_each([(p, examples) for p in prompts], Purpose.VALIDATION)
+            known = {p: s for p, s in zip(prompts, scores, strict=True) if s is not None}
+            pool.add(known, known.values(), examples, group=group)
+            # What the target refuses loses.
+            return {p: self.worth(p, known[p]) if p in known else -math.inf for p in prompts}
 
         new = [p for p in dict.fromkeys(prompts) if p not in pool.validated]
         if new:
@@ -140,7 +159,7 @@ class _Finals:
             except LimitReached:  # what was paid for decides
                 pool.recall(new, scorer, self._validation, group=group)
                 return [prompt for prompt in new if prompt in pool.validated]
-            return left
+            return [prompt for prompt in left if prompt in pool.validated]
         return new
 
 
@@ -156,15 +175,21 @@ def read_test(
         five: Those that led before the selection, for the paper's protocol; () without it.
         config: The seed of the bootstrap.
     """
-    prompts = list(dict.fromkeys([task.seed_prompt, selection.prompt, selection.readable, *five]))
-    found = dict(zip(prompts, _on_test(prompts, task, scorer), strict=True))
+    needed = dict.fromkeys([task.seed_prompt, selection.prompt, selection.readable])
+    found = _on_test([*dict.fromkeys([*needed, *five])], task, scorer)
+    if not needed.keys() <= found.keys():
+        raise TargetError(
+            f"the target {scorer.target_name!r} refuses the chosen prompt, or the seed prompt, on "
+            f"most of test ({scorer.trouble}); see to the target and resume the run"
+        )
 
     def figure(prompt: str) -> Estimate:
         return estimate_of(task, task.test, found[prompt], seed=config.seed)
 
     both = [found[task.seed_prompt], found[selection.prompt]]
     answered, (before, now) = in_common(both, task.test)
-    highest = max(five, key=lambda prompt: found[prompt].score, default=None)
+    known = [prompt for prompt in five if prompt in found]
+    highest = max(known, key=lambda prompt: found[prompt].score, default=None)
     return TestFigures(
         test=figure(selection.prompt),
         seed_test=figure(task.seed_prompt),
@@ -175,21 +200,22 @@ def read_test(
     )
 
 
-def _on_test(prompts: Sequence[str], task: Task, scorer: Scorer) -> list[PromptScore]:
-    """Their scores on test; on a part of it where a limit of the run cuts it short.
+def _on_test(prompts: Sequence[str], task: Task, scorer: Scorer) -> dict[str, PromptScore]:
+    """Scores on test, of prompts that are not refused; on a part of it where a limit cuts it short.
 
     Raises:
         LimitReached: there is a prompt of which nothing is known.
     """
+    asked = [(prompt, task.test) for prompt in prompts]
     try:
-        return scorer.score_all(prompts, task.test, Purpose.TEST)
+        scores = scorer.score_each(asked, Purpose.TEST)
     except LimitReached:
         # Prompt by prompt, the first ones are complete: kept are examples that all were asked on.
-        scores = scorer.remembered([(prompt, task.test) for prompt in prompts])
+        scores = scorer.remembered(asked)
         known = [score for score in scores if score is not None]
         if len(known) < len(scores) or not in_common(known, task.test)[0]:
             raise
-        return known
+    return {p: score for p, score in zip(prompts, scores, strict=True) if score is not None}
 
 
 def estimate_of(
@@ -198,3 +224,18 @@ def estimate_of(
     """The score with its interval, over the examples that were answered."""
     answered = score.answered(examples)
     return estimate(task.metric, answered, score.predictions, score.values, seed=seed)
+
+
+def outcomes(scores: Mapping[str, PromptScore]) -> dict[str, Any]:
+    """What every prompt that was scored on test achieved, example by example."""
+    return {
+        "prompts": [
+            {
+                "prompt": prompt,
+                "values": list(score.values),
+                "predictions": score.predictions,
+                "left_out": score.left_out,
+            }
+            for prompt, score in scores.items()
+        ]
+    }

@@ -3,16 +3,21 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from stableprompt.config import TuneConfig
-from stableprompt.errors import TargetError
+from stableprompt.errors import NumberError, RunStopped
 from stableprompt.models.adapters import Role
-from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
+from stableprompt.models.training import Trainable, load_training_tensors
 from stableprompt.ppo.rollout import Rollout
-from stableprompt.runs.checkpoints import Checkpoint, load_last_checkpoint, save_checkpoint
+from stableprompt.runs.checkpoints import (
+    Checkpoint,
+    keep_last,
+    load_last_checkpoint,
+    save_checkpoint,
+)
 from stableprompt.runs.folder import (
     BEST_PROMPT,
     CURVE,
@@ -23,25 +28,33 @@ from stableprompt.runs.folder import (
     TEST,
     TIMING,
     WRITES,
+    Marks,
     RunFolder,
 )
-from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.ledger import Ledger
 from stableprompt.scoring.limits import LimitReached
-from stableprompt.scoring.prompt_score import PromptScore
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.anchor import AnchorDecision, Judgement, apply, is_due
 from stableprompt.tuning.anchor_judge import AnchorJudge
-from stableprompt.tuning.budget import Budget, spent
+from stableprompt.tuning.broken_numbers import (
+    broken_rollout,
+    note_on,
+    require_sound_numbers,
+    sound_tensors,
+    watch_numbers,
+)
+from stableprompt.tuning.budget import KEPT, Budget, spent
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector
+from stableprompt.tuning.curve import learning_curve
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.monitor import Action, Finding, Monitor
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.race import PAPER_FINALISTS
 from stableprompt.tuning.randomness import derive_seed
-from stableprompt.tuning.records import Observer, StepRecord, TuneResult
-from stableprompt.tuning.selection import Selection, read_test, select
+from stableprompt.tuning.records import Observer, StepRecord, TuneResult, mean_of
+from stableprompt.tuning.selection import outcomes, read_test, select
 from stableprompt.tuning.update import UpdateStats, learn
 
 
@@ -94,46 +107,61 @@ class Tuner:
         for step in range(first_step, config.steps):
             self._scorer.limits.steps = step
             if not self._budget.affords_step(self._scorer.ledger):
+                self._observer.on_note(f"{step} of {config.steps} steps: {KEPT}")
                 break
             started = time.perf_counter()
             if config.anchor.kind == "previous":
                 agent.copy(Role.POLICY, Role.ANCHOR)
-            rollout, candidates = self._collector.collect(step, self._pool)  # 1. write and score
-            if not candidates:
-                self._require_limit()
+            rollout, candidates, broken = self._collect(step)  # 1. write and score
+            if not candidates and broken is None:  # a limit of the run left nothing to learn from
                 break
             stats = self._update(step, rollout)  # 2. PPO with KL to the anchor
             finding = self._watch(candidates, stats)  # is the run healthy? if not, answer
             self._pool.count_faults(candidates)  # 3. what was seen is in the pool by now
-            judgement, judged = self._decide(step)  # 4. KEEP / UPDATE / ROLL_BACK, by copying
+            judgement, judged, odd = self._decide(step)  # 4. KEEP / UPDATE / ROLL_BACK, by copying
+            broken = broken or (stats.broken if stats else None) or odd
+            finding = self._answer(finding, broken)
             record = self._record(step, candidates, stats, finding, judgement, started)
             self._write_down(record, [*candidates, *judged])  # 5. safe to kill here
             self._observer.on_step(record)
+            if finding.broken is not None:
+                self._observer.on_note(note_on(finding, step))
+                settings = self._monitor.settings(config.ppo)
+                require_sound_numbers(self._monitor, finding, step, settings)
+            self._stop_if_asked(step + 1)
         return self._finish(setting, trial)
 
-    def _require_limit(self) -> None:
-        """Check that it was a limit of the run that left no prompt of a step answered.
+    def _stop_if_asked(self, done: int) -> None:
+        """Raise ``RunStopped`` between two steps, if the observer wants it."""
+        if self._observer.stop_asked():
+            at = f"after step {done} of {self._config.steps}"
+            raise RunStopped(f"the run in {self._folder.path} was stopped {at}")
 
-        Raises:
-            TargetError: there is none.
+    def _collect(self, step: int) -> tuple[Rollout | None, list[Candidate], str | None]:
+        """A rollout, its candidates, and the number that keeps it from being learned from."""
+        try:
+            rollout, candidates = self._collector.collect(step, self._pool)
+        except NumberError as error:
+            return None, [], str(error)
+        broken = None if rollout is None else broken_rollout(rollout)
+        return (rollout if broken is None else None), candidates, broken
+
+    def _decide(self, step: int) -> tuple[Judgement | None, list[Candidate], str | None]:
+        """Compare policy and anchor where that is due and can be paid for, and act on it.
+
+        Last, the number that was not finite, where one kept them from writing.
         """
-        if not self._scorer.limits.any:
-            raise TargetError(
-                "the target answered none of the prompts of a step, on any example; what was "
-                "answered before is kept: see to the target and resume the run"
-            )
-
-    def _decide(self, step: int) -> tuple[Judgement | None, list[Candidate]]:
-        """Compare policy and anchor where that is due and can be paid for, and act on it."""
         if not (is_due(step, self._config) and self._budget.affords_decision(self._scorer.ledger)):
-            return None, []
+            return None, [], None
         try:
             judgement, judged = self._judge.judge(step, self._pool)
         except LimitReached:  # half a comparison decides nothing
-            return None, []
+            return None, [], None
+        except NumberError as error:
+            return None, [], str(error)
         apply(judgement.decision, self._trainable.agent, self._trainable.optimizer)
         self._decisions[judgement.decision] += 1
-        return judgement, judged
+        return judgement, judged, None
 
     def consider(self, prompts: Sequence[str]) -> None:
         """Let prompts that were found elsewhere compete in the selection."""
@@ -149,12 +177,22 @@ class Tuner:
         return learn(self._trainable, rollout, config, seed=seed)
 
     def _watch(self, candidates: Sequence[Candidate], stats: UpdateStats | None) -> Finding:
+        if not candidates:  # none could be written
+            return Finding(None, (), ())
         gains = [self._pool.gain(c.prompt) for c in candidates if c.fault is None]
         level = sum(gains) / len(gains) if gains else None
         finding = self._monitor.watch(candidates, stats, level)
-        if Action.ROLL_BACK in finding.actions and self._config.anchor.kind != "none":
-            apply(AnchorDecision.ROLL_BACK, self._trainable.agent, self._trainable.optimizer)
+        self._roll_back(finding.actions)
         return finding
+
+    def _answer(self, finding: Finding, broken: str | None) -> Finding:
+        answered = watch_numbers(self._monitor, finding, broken)
+        self._roll_back(answered.actions[len(finding.actions) :])
+        return answered
+
+    def _roll_back(self, actions: Sequence[Action]) -> None:
+        if Action.ROLL_BACK in actions and self._config.anchor.kind != "none":
+            apply(AnchorDecision.ROLL_BACK, self._trainable.agent, self._trainable.optimizer)
 
     def _record(
         self,
@@ -169,10 +207,10 @@ class Tuner:
         leaders = self._pool.leaderboard(1)
         return StepRecord(
             step=step,
-            mean_reward=sum(c.reward for c in candidates) / len(candidates),
-            best_reward=max(c.reward for c in candidates),
-            seed_reward=sum(c.seed_reward or 0.0 for c in candidates) / len(candidates),
-            mean_score=sum(scores) / len(scores) if scores else None,
+            mean_reward=mean_of([c.reward for c in candidates]),
+            best_reward=max((c.reward for c in candidates), default=None),
+            seed_reward=mean_of([c.seed_reward or 0.0 for c in candidates]),
+            mean_score=mean_of(scores),
             faults=dict(Counter(c.fault for c in candidates if c.fault is not None)),
             update=asdict(stats) if stats else None,
             monitor=asdict(finding),
@@ -183,46 +221,57 @@ class Tuner:
         )
 
     def _write_down(self, record: StepRecord, candidates: Sequence[Candidate]) -> None:
+        tensors = sound_tensors(self._trainable)
         self._folder.append(STEPS, [asdict(record)])
         self._folder.append(PROMPTS, [asdict(candidate) for candidate in candidates])
-        self._folder.append(PAIRS, self._scorer.memo.take_new())
+        self._folder.append(PAIRS, self._scorer.take_new())
         state = {
             "pool": self._pool.to_dict(),
             "ledger": self._scorer.ledger.to_dict(),
             "decisions": dict(self._decisions),
             "monitor": self._monitor.to_dict(),
-            "lengths": self._folder.lengths(),
+            "lines": self._folder.marks(),
             "setting": self._setting,
             "seconds": self._scorer.limits.seconds,
             "target_seconds": self._scorer.seconds,
         }
         save_checkpoint(
             self._folder.checkpoints,
-            Checkpoint(record.step + 1, training_tensors(self._trainable), state),
+            Checkpoint(record.step + 1, tensors, state),
             keep=self._config.keep_checkpoints,
         )
 
     def _restore(self) -> int:
-        """Go back to the last checkpoint; the step to begin with."""
-        checkpoint = load_last_checkpoint(self._folder.checkpoints)
+        """Go back to the last checkpoint that is whole; the step to begin with."""
+        folder = self._folder
+        checkpoint = load_last_checkpoint(
+            folder.checkpoints,
+            fault=lambda found: folder.lost(self._lines(found)),
+            tell=self._observer.on_note,
+        )
         if checkpoint is None:
-            self._folder.cut_back({STEPS: 0, PROMPTS: 0, PAIRS: 0})
+            folder.clear(STEPS, PROMPTS, PAIRS)
             return 0
+        keep_last(folder.checkpoints, self._config.keep_checkpoints)  # a kill may have kept more
         load_training_tensors(self._trainable, checkpoint.tensors)
         self._pool = CandidatePool.from_dict(checkpoint.state["pool"])
         self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
         self._decisions = Counter(checkpoint.state["decisions"])
         self._monitor.restore(checkpoint.state["monitor"])
-        self._scorer.seconds = dict(checkpoint.state.get("target_seconds", self._scorer.seconds))
+        self._scorer.seconds = dict(checkpoint.state["target_seconds"])
         waited = sum(self._scorer.seconds.values())
-        self._scorer.limits.start_from(checkpoint.state.get("seconds", 0.0), waited=waited)
-        lengths = {PAIRS: 0, **checkpoint.state["lengths"]}
-        if checkpoint.state.get("setting") != self._setting:
-            # On another machine the target's figures may differ: old and new must not be mixed.
-            lengths[PAIRS] = 0
-        self._folder.cut_back(lengths)
-        self._scorer.memo.restore(self._folder.read_lines(PAIRS))
+        self._scorer.limits.start_from(checkpoint.state["seconds"], waited=waited)
+        folder.cut_back(self._lines(checkpoint))
+        self._scorer.restore(folder.read_lines(PAIRS))
         return checkpoint.next_step
+
+    def _lines(self, checkpoint: Checkpoint) -> Marks:
+        """What of the JSON Lines files is as old as a checkpoint, and still good."""
+        lines: dict[str, Any] = dict(checkpoint.state["lines"])
+        if checkpoint.state["setting"] != self._setting:
+            # On another machine the target's figures may differ: old and new must not be mixed.
+            lines[PAIRS] = {"bytes": 0, "sha256": ""}
+        return lines
 
     def _finish(self, setting: dict[str, Any], trial: WriterTrial | None) -> TuneResult:
         """Select on validation, then read the test split, then write the result."""
@@ -233,6 +282,10 @@ class Tuner:
         self._observer.on_phase("reading the test split, once")
         figures = read_test(task, self._scorer, selection, five, config)
         per_input = self._try(trial, selection.prompt) if trial is not None else None
+        if config.selection.learning_curve:  # before the ledger is closed
+            end = [spent(self._scorer.ledger), selection.validation.score]
+            points = learning_curve(task, self._scorer, self._folder.read_lines(STEPS), end)
+            self._folder.write_json(CURVE, {"points": points})
         [readability] = self._guards.read([selection.instruction])
         result = TuneResult(
             prompt=selection.prompt,
@@ -268,8 +321,6 @@ class Tuner:
             per_input=per_input,
         )
         self._folder.write_json(TEST, outcomes(figures.scores))
-        if config.selection.learning_curve:
-            self._folder.write_json(CURVE, {"points": self._curve(selection)})
         # Apart: equal runs give equal results, whatever the weather.
         told = trial.seconds if trial is not None else {}
         self._folder.write_json(TIMING, {**told, **self._scorer.weather()})
@@ -277,43 +328,23 @@ class Tuner:
         self._folder.write_json(RESULT, result.to_dict())
         return result
 
-    def _try(self, trial: WriterTrial, fixed: str) -> PerInputResult:
+    def _try(self, trial: WriterTrial, fixed: str) -> PerInputResult | None:
         """Whether a prompt for each input pays; the better of two writers is the policy then."""
         self._observer.on_phase("writing a prompt for each input of validation and test")
-        result, written = trial.judge(fixed)
+        try:
+            result, written = trial.judge(fixed)
+        except LimitReached:
+            if self._config.per_input.mode == "always":
+                raise
+            self._folder.clear(WRITES)
+            self._observer.on_note(
+                "a limit of the run was reached before prompts for each input were tried to the "
+                "end: the one prompt for all stands"
+            )
+            return None
         self._trainable.agent.copy(result.writer, Role.POLICY)
         if result.used:  # before the result is written: from then on the run is finished
             trial.keep(fixed, result)
-        self._folder.cut_back({WRITES: 0})
+        self._folder.clear(WRITES)
         self._folder.append(WRITES, written)
         return result
-
-    def _curve(self, selection: Selection) -> list[list[float]]:
-        """Target calls and validation score of what led: at the start, after steps, at the end.
-
-        What leads more than once is scored once; the seed prompt leads at first.
-        """
-        task, ledger = self._task, self._scorer.ledger
-        end = [spent(ledger), selection.validation.score]
-        leaders = {0: task.seed_prompt}
-        for step in self._folder.read_lines(STEPS):
-            leaders[step["target_calls"]] = step["best_prompt"] or task.seed_prompt
-        texts = list(dict.fromkeys(leaders.values()))
-        found = self._scorer.score_all(texts, task.validation, Purpose.CURVE)
-        scores = dict(zip(texts, found, strict=True))
-        return [*([calls, scores[p].score] for calls, p in leaders.items()), end]
-
-
-def outcomes(scores: Mapping[str, PromptScore]) -> dict[str, Any]:
-    """What every prompt that was scored on test achieved, example by example."""
-    return {
-        "prompts": [
-            {
-                "prompt": prompt,
-                "values": list(score.values),
-                "predictions": score.predictions,
-                "left_out": score.left_out,
-            }
-            for prompt, score in scores.items()
-        ]
-    }

@@ -7,11 +7,18 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from stableprompt.config import PPOConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.memory import free_memory, ran_out_of_memory
-from stableprompt.models.training import Trainable, load_training_tensors, training_tensors
+from stableprompt.models.numbers import broken_in
+from stableprompt.models.training import (
+    Trainable,
+    learned_tensors,
+    load_training_tensors,
+    training_tensors,
+)
 from stableprompt.ppo.advantage import estimate_advantages, group_advantages, token_rewards
 from stableprompt.ppo.loss import (
     anchor_kl,
@@ -24,6 +31,7 @@ from stableprompt.ppo.masked import masked_mean, whiten
 from stableprompt.ppo.rollout import Rollout
 
 _ATTEMPTS: Final = 6
+_FIGURES: Final = ("policy loss", "value loss", "clip fraction", "step KL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +47,21 @@ class UpdateStats:
     clip_fraction: float
     """0-1."""
     gradient_norm: float
-    """Before it is clipped; the largest that is a number."""
+    """Before it is clipped; the largest."""
     entropy: float
     """Of the policy that sampled, nats per token."""
     explained_variance: float | None
     """1 - var(returns - values) / var(returns) over tokens, before the update; None without a value
     head, or where all returns are equal."""
-    skipped_minibatches: int
-    """Whose gradient was no number; nothing was learned from them."""
     learning_rate: float
     kl_coef: float
     undone: int
-    """Updates of this step that moved the policy too far and were taken back."""
+    """Updates of this step that were taken back: they moved the policy too far, or broke."""
     update_kl: float | None
     """KL(old policy || policy) after the update that stayed, k3, nats per token; None where it has
     no limit, 0 where none stayed."""
+    broken: str | None = None
+    """Why none stayed, where it was a number that is not finite: what it is, and where."""
 
 
 def advantages_of(rollout: Rollout, config: PPOConfig) -> tuple[Tensor, Tensor]:
@@ -91,32 +99,44 @@ def learn(trainable: Trainable, rollout: Rollout, config: PPOConfig, *, seed: in
 
     An update that moves it further than ``max_update_kl`` is taken back, weights and optimizer
     state, and made again with half the learning rate. What is too far after ``_ATTEMPTS`` is left
-    out: the policy stays as it was.
+    out: the policy stays as it was. So is an update in which, or after which, a number is not
+    finite; where there is no limit, it is not made again.
     """
-    if config.max_update_kl is None:
-        return ppo_update(trainable, rollout, config, seed=seed)
+    limit = config.max_update_kl
+    attempts = 1 if limit is None else _ATTEMPTS
     before = training_tensors(trainable)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         slower = config.model_copy(update={"learning_rate": config.learning_rate / 2**attempt})
         stats = ppo_update(trainable, rollout, slower, seed=seed)
-        now = trainable.agent.evaluate(
-            rollout.query_ids,
-            rollout.response_ids,
-            rollout.mask,
-            rollout.tails,
-            role=Role.POLICY,
-        )
-        moved = float(anchor_kl(rollout.old_logprobs, now.logprobs, rollout.sampled_mask))
-        if moved <= config.max_update_kl:  # false for what is no number, too
-            return replace(stats, undone=attempt, update_kl=moved)
+        moved, broken = _judged(trainable, rollout, stats.broken)
+        if broken is None and (limit is None or moved <= limit):
+            return replace(stats, undone=attempt, update_kl=None if limit is None else moved)
         load_training_tensors(trainable, before)
-    return replace(stats, undone=_ATTEMPTS, update_kl=0.0)
+    return replace(stats, undone=attempts, update_kl=None if limit is None else 0.0, broken=broken)
+
+
+def _judged(trainable: Trainable, rollout: Rollout, during: str | None) -> tuple[float, str | None]:
+    """How far the policy has moved, k3, nats per token; what of it is broken, if anything is.
+
+    The weights first: where they broke, what broke ``during`` the update is a consequence.
+    """
+    broken = broken_in(learned_tensors(trainable))
+    if broken is not None:
+        return 0.0, f"after the update, {broken}"
+    if during is not None:
+        return 0.0, during
+    now = trainable.agent.evaluate(
+        rollout.query_ids, rollout.response_ids, rollout.mask, rollout.tails, role=Role.POLICY
+    )
+    broken = broken_in({"logprobs": now.logprobs, "values": now.values})
+    moved = float(anchor_kl(rollout.old_logprobs, now.logprobs, rollout.sampled_mask))
+    return moved, None if broken is None else f"after the update, {broken}"
 
 
 def ppo_update(
     trainable: Trainable, rollout: Rollout, config: PPOConfig, *, seed: int
 ) -> UpdateStats:
-    """Train the policy on a rollout (StablePrompt eq. 12).
+    """Train the policy on a rollout (StablePrompt eq. 12), as far as the numbers are finite.
 
     Args:
         trainable: The agent as Accelerate prepared it, and its optimizer.
@@ -130,9 +150,9 @@ def ppo_update(
         group["lr"] = config.learning_rate
     advantages, returns = advantages_of(rollout, config)
     records = []
-    skipped = 0
+    broken = None
     rows_at_once = config.minibatch_size
-    for chosen in _minibatches(len(rollout.rewards), config, seed):
+    for number, chosen in enumerate(_minibatches(len(rollout.rewards), config, seed)):
 
         def backward(part: Tensor, share: Tensor) -> Tensor:
             return _backward(
@@ -140,14 +160,18 @@ def ppo_update(
             )
 
         rows_at_once, figures = _in_parts(optimizer, rollout.mask, chosen, rows_at_once, backward)
-        norm = float(accelerator.clip_grad_norm_(agent.parameters(), config.max_grad_norm))
-        sound = math.isfinite(norm) and bool(figures.isfinite().all())
-        if sound:
+        # Before they are clipped: one broken gradient would make all others NaN, and hide.
+        norm = float(get_total_norm([p.grad for p in agent.parameters() if p.grad is not None]))
+        broken = _broken_minibatch(agent, figures, norm)
+        if broken is None:
+            accelerator.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
             optimizer.step()
             records.append([*figures.tolist(), norm])
-        skipped += not sound
         optimizer.zero_grad()
-    # Where every gradient was broken there is nothing to average: the counts say it.
+        if broken is not None:
+            broken = f"in minibatch {number} of the update, {broken}"
+            break
+    # Where the first gradient was broken there is nothing to average.
     losses, value_losses, fractions, moves, norms = zip(*(records or [[0.0] * 5]), strict=True)
     return UpdateStats(
         policy_loss=sum(losses) / len(losses),
@@ -160,12 +184,23 @@ def ppo_update(
         gradient_norm=max(norms),
         entropy=float(masked_mean(rollout.entropies, rollout.sampled_mask)),
         explained_variance=explained_variance(rollout, returns, config),
-        skipped_minibatches=skipped,
         learning_rate=config.learning_rate,
         kl_coef=config.kl_coef,
         undone=0,
         update_kl=None,
+        broken=broken,
     )
+
+
+def _broken_minibatch(agent: Any, figures: Tensor, norm: float) -> str | None:
+    """The first of its numbers that is not finite, the losses before the gradients."""
+    losses = dict(zip(_FIGURES, figures, strict=True))
+    found = broken_in(losses)
+    if found is None and not math.isfinite(norm):
+        # Finite gradients may have a norm that is too large a number: clipped they would be 0.
+        gradients = {f"gradient of {name}": p.grad for name, p in agent.named_parameters()}
+        found = broken_in(gradients) or f"gradient norm: {norm}"
+    return found
 
 
 def explained_variance(rollout: Rollout, returns: Tensor, config: PPOConfig) -> float | None:

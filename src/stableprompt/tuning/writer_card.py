@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Self
 
 import torch
@@ -13,6 +12,8 @@ from stableprompt.config import Dtype, GuardConfig, Quantisation, TuneConfig
 from stableprompt.errors import ModelError
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.hardware import options_of, pick_hardware
+from stableprompt.models.loading import public_name
+from stableprompt.runs.escapes import escaped, named
 from stableprompt.tasks.formats import InputFormat
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate, template_of
@@ -112,18 +113,12 @@ def _named(dtype: torch.dtype) -> Dtype:
     return TypeAdapter(Dtype).validate_python(str(dtype).removeprefix("torch."))
 
 
-def public_name(model: str) -> str:
-    """A local folder by its last part only: writers are shared, home folders are not."""
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model
-
-
 def readme_of(card: WriterCard) -> str:
     """The card for people."""
     lines = [
-        f"# Prompt writer for {card.task or 'a task'}",
+        f"# Prompt writer for {named(card.task or 'a task')}",
         "",
-        f"LoRA adapter of `{public_name(card.model)}` that writes a prompt for each input.",
+        f"LoRA adapter of {named(public_name(card.model))} that writes a prompt for each input.",
         "",
         "```python",
         "from stableprompt import PromptWriter",
@@ -132,7 +127,7 @@ def readme_of(card: WriterCard) -> str:
         'prompts = writer.write(["an input", "another one"])',
         "```",
         "",
-        f"The one prompt for all, which stands in for what is refused: {card.fallback!r}",
+        f"The one prompt for all, which stands in for what is refused: {escaped(card.fallback)}",
         "",
         f"{len(card.asking.pairs)} demonstrations, which are examples of the task, are in {CARD}.",
         "",
@@ -149,5 +144,5 @@ def readme_of(card: WriterCard) -> str:
             if e is not None:
                 interval = f"{e['low']:.3f} to {e['high']:.3f}"
                 lines.append(f"| {name} | {e['score']:.3f} | {interval} | {e['n']} |")
-        lines += ["", figures["reason"][0].upper() + figures["reason"][1:] + ".", ""]
+        lines += ["", escaped(figures["reason"][:1].upper() + figures["reason"][1:]) + ".", ""]
     return "\n".join(lines)

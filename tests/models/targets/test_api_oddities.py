@@ -234,17 +234,15 @@ def test_a_folder_is_a_name_like_any_other_to_a_server_of_its_own(tmp_path: Path
 # --- when to stop ---
 
 
-def test_what_a_server_refuses_stops_a_run_only_where_it_is_more_than_half(
-    open_target: Open,
-) -> None:
+def test_what_a_server_refuses_is_left_out_and_nothing_is_down(open_target: Open) -> None:
     def rule(seen: Seen) -> Fault | None:
         return CONTENT_FILTER if "bad" in str(seen.body.get("messages")) else None
 
     target, _ = open_target(faults=rule)
     some = [f"{('bad ', '')[n % 3 > 0]}red {n}" for n in range(150)]
     assert len(target.generate(conversations(*some), 5).failed) == 50  # a third
-    with pytest.raises(TargetError, match=r"51 of the last 100 calls .* failed for good"):
-        target.generate(conversations(*(f"bad red {n}" for n in range(100))), 5)
+    answers = target.generate(conversations(*(f"bad red {n}" for n in range(100))), 5)
+    assert len(answers.failed) == 100
 
 
 def test_a_server_that_is_gone_is_no_fault_of_an_example(open_target: Open) -> None:
@@ -276,6 +274,6 @@ def test_pauses_grow_where_the_server_always_asks_for_a_short_one(
     monkeypatch.setattr(target.traffic, "_pause", pause)
     started = time.monotonic()
     assert list(target.generate(conversations("red"), 5).failed) == [0]
-    # 0.5 seconds doubled each time, 0.4 at most; four pauses are made.
-    assert asked[:4] == [0.4] * 4
-    assert time.monotonic() - started >= 1.6
+    # 0.5 seconds doubled each time, 0.4 at most; three pauses, and the fifth attempt later.
+    assert asked[:3] == [0.4] * 3
+    assert time.monotonic() - started >= 1.2

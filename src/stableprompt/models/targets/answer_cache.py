@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
-from stableprompt.errors import ConfigError
+from stableprompt.errors import ConfigError, TargetError
 from stableprompt.models.embedded import cache_dir
 
 ANSWERS: Final = "answers.sqlite"
@@ -66,7 +66,7 @@ class AnswerCache:
         if self._path is None:
             return None
         query = "SELECT answer FROM answers WHERE question = ?"
-        row = self._file.execute(query, (_key(question),)).fetchone()
+        row = self._execute(query, (_key(question),))
         if row is None:
             return None
         self.hits += 1
@@ -77,7 +77,22 @@ class AnswerCache:
         if self._path is not None:
             text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
             statement = "INSERT OR REPLACE INTO answers VALUES (?, ?)"
-            self._file.execute(statement, (_key(question), text))
+            self._execute(statement, (_key(question), text))
+
+    def _execute(self, statement: str, values: tuple[str, ...]) -> Any:
+        """The first row of what is found.
+
+        Raises:
+            TargetError: the disk refuses; the run can go on when it does not.
+        """
+        try:
+            return self._file.execute(statement, values).fetchone()
+        except sqlite3.Error as error:
+            raise TargetError(
+                f"the answers kept in {self._path} cannot be used any more ({error}); see to the "
+                "disk, or name another folder by STABLEPROMPT_CACHE, and resume the run: what it "
+                "finished before is kept"
+            ) from error
 
 
 def _key(question: Any) -> str:

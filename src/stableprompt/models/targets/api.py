@@ -23,12 +23,11 @@ from stableprompt.models.targets.remote_labels import (
     tree_of,
     word_probs,
 )
-from stableprompt.models.targets.traffic import Failed, MayPass, Refused, Traffic
+from stableprompt.models.targets.traffic import FIRST_TRIES, Failed, MayPass, Refused, Traffic
 from stableprompt.tasks.spoken_labels import spoken_label, without_thinking
 
 CONCURRENCY: Final = 8
 PORTION: Final = 4  # times the concurrency: conversations between two looks at the limits
-FIRST_TRIES: Final = 4  # at the start: who waits for a server that is down, waits a few seconds
 LABEL_ROOM: Final = 32  # tokens of an answer that names a label
 MARKUP: Final = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>"),

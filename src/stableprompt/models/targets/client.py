@@ -120,10 +120,21 @@ class Client:
             return MayPass(f"{status} {said}".strip(), _retry_after(error.response.headers))
         if status == 401 or (status == 403 and not self._answered):
             variable = self.endpoint.key_variable or "OPENAI_API_KEY"
+            if self._key == NO_KEY:
+                return TargetError(
+                    f"{where} wants a key ({status}), and the environment has no {variable}; set it"
+                )
             return TargetError(f"{where} refuses the key in {variable} ({status}); check it")
         if status == 404 and "completions" in path:
-            has = ", ".join((await self.models())[:8]) or "no list of models"
-            return TargetError(f"{where} was not found (404): the server has {has}; check the name")
+            has = ", ".join((await self.models())[:8])
+            if not has and not self.endpoint.base_url.endswith("/v1"):
+                return TargetError(
+                    f"{where} was not found (404): most base URLs end in /v1; check it"
+                )
+            listed = has or "no list of models"
+            return TargetError(
+                f"{where} was not found (404): the server has {listed}; check the name"
+            )
         return Refused(f"{status} {said}".strip())
 
     def _said(self, error: openai.APIStatusError) -> str:

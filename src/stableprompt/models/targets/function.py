@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -93,7 +95,7 @@ class FunctionTarget:
             messages = [dict(message) for message in conversations[number]]
             answer, error = await _in_thread(self._function, messages)
             if error is not None:
-                raise MayPass(f"{type(error).__name__}: {error}") from error
+                raise MayPass(_told(error)) from error
             if not isinstance(answer, str):
                 raise TargetError(
                     f"the target function {self.name} must return a text, found "
@@ -116,6 +118,13 @@ class FunctionTarget:
             said = spoken_label(without_thinking(text), own)
             rows.append(torch.tensor([float(number == said) for number in range(len(own))]))
         return LabelScores(pad_sequence(rows, batch_first=True), answers.usage, answers.failed)
+
+
+def _told(error: BaseException) -> str:
+    """What was raised, and the line that did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 async def _in_thread(

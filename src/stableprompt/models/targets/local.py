@@ -16,6 +16,7 @@ from stableprompt.models.chat import (
 )
 from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
+from stableprompt.models.numbers import not_finite
 from stableprompt.models.targets.interface import Answers, LabelScores, Usage
 from stableprompt.models.targets.writing import write_greedily
 
@@ -124,7 +125,10 @@ class LocalTarget:
                 inputs, labels, share=continues_exactly(self._loaded)
             )
         table = pad_sequence(logprobs, batch_first=True, padding_value=-torch.inf)
-        return LabelScores(table.softmax(dim=1), Usage(read=num_tokens))
+        label_probs = table.softmax(dim=1)
+        if not label_probs.isfinite().all():  # a judge, too, would read them as some number
+            raise not_finite(self.name)
+        return LabelScores(label_probs, Usage(read=num_tokens))
 
     def _encode_labels(self, words: tuple[str, ...]) -> _Labels:
         """Token ids of each word as an answer; the same few words are asked for again and again.

@@ -13,6 +13,7 @@ from stableprompt.errors import ModelError
 from stableprompt.models.chat import Message, encode_answer, special_tokens
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
+from stableprompt.models.plain_text import plain_ids
 from stableprompt.models.prefix import right_pad
 from stableprompt.models.targets.interface import Answers, LabelScores, Usage
 
@@ -129,10 +130,7 @@ class MaskedTarget:
                 f"of {len(conversation)} messages; use --set target.format=plain"
             )
         text = conversation[0]["content"].rstrip()
-        ids: list[int] = self._loaded.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )["input_ids"]
-        return [*self._before, *ids, *self._behind]
+        return [*self._before, *plain_ids(self._loaded.tokenizer, text), *self._behind]
 
     def _word_ids(self, words: Sequence[str]) -> list[int]:
         """The one token of each word."""

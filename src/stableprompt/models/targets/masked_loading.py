@@ -1,15 +1,12 @@
 """Masked LMs by name: which checkpoints are one, and from the name to weights on a device."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Unpack
 
-from safetensors import SafetensorError
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedConfig
-from transformers import logging as transformers_logging
+from transformers import AutoModelForMaskedLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from stableprompt.errors import ConfigError, ModelError
+from stableprompt.models.checkpoint_files import load_tokenizer, readable, require_safetensors
 from stableprompt.models.embedded import EMBEDDED_NAME
 from stableprompt.models.hardware import Hardware, LoadOptions, pick_hardware
 from stableprompt.models.loading import LoadedModel, compile_body, resolve_name
@@ -35,9 +32,9 @@ def is_masked(name: str) -> bool:
     """
     if name == EMBEDDED_NAME:  # not worth its conversion
         return False
-    with _readable(name), _silent_transformers():
+    with readable(name):
         config, _ = PreTrainedConfig.get_config_dict(resolve_name(name))
-    architectures: list[str] = config.get("architectures") or []
+        architectures = [str(own) for own in config.get("architectures") or []]
     if any(own.endswith("ForMaskedLM") for own in architectures):
         return True
     writes = any(own.endswith(_CAUSAL) for own in architectures)
@@ -61,9 +58,10 @@ def load_masked(name: str, **options: Unpack[LoadOptions]) -> LoadedModel:
             f"quantize {hardware.quantize!r} is for causal LMs, and {name!r} is loaded as a masked "
             "LM, which is small; use --set target.quantize=none"
         )
-    with _readable(name), _silent_transformers():
+    with readable(name):
         source = resolve_name(name)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        require_safetensors(source)
+        tokenizer = load_tokenizer(source)
         model, missing = _read_weights(source, hardware)
     if missing:
         # transformers would go on with random numbers in their place.
@@ -84,33 +82,7 @@ def _read_weights(source: str, hardware: Hardware) -> tuple[Any, list[str]]:
     if hardware.attention is not None:
         how["attn_implementation"] = hardware.attention
     load: Any = AutoModelForMaskedLM.from_pretrained
-    model, told = load(source, use_safetensors=True, output_loading_info=True, **how)
+    model, told = load(
+        source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **how
+    )
     return model.to(hardware.device), sorted(told["missing_keys"])
-
-
-@contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Say on one line what kept a checkpoint from being read, and what to do."""
-    try:
-        yield
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"model {name!r} could not be loaded ({reason}); give a folder with config.json and "
-            "safetensors, or a hub id that this machine can reach"
-        ) from error
-
-
-@contextmanager
-def _silent_transformers() -> Iterator[None]:
-    """Keep loading bars and the list of unused weights (BERT's pooler) out of the terminal."""
-    settings: Any = transformers_logging
-    bars, verbosity = settings.is_progress_bar_enabled(), settings.get_verbosity()
-    settings.disable_progress_bar()
-    settings.set_verbosity_error()
-    try:
-        yield
-    finally:
-        settings.set_verbosity(verbosity)
-        if bars:
-            settings.enable_progress_bar()

@@ -7,7 +7,6 @@ All of them speak OpenAI's chat-completions protocol; another server that does i
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -75,7 +74,7 @@ def is_api(config: TargetConfig, model: str | None = None) -> bool:
     name, is_url = model or config.model, config.api.base_url is not None
     if name.startswith(("hub:", FUNCTION_PREFIX)):
         return False
-    if Path(name).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(name)):
         return is_url and name == config.model
     provider, slash, rest = name.partition("/")
     return is_url or (bool(slash and rest) and provider in PROVIDERS)
@@ -142,12 +141,20 @@ def price_of(model: str, config: ApiConfig) -> tuple[float, float] | None:
     return float(read) * 1000, float(written) * 1000
 
 
-def target_price(config: TargetConfig) -> tuple[float, float] | None:
-    """Of the target, wherever it is: in this process it costs no dollars."""
-    if is_api(config):
-        return price_of(config.model, config.api)
+def target_price(config: TargetConfig, model: str | None = None) -> tuple[float, float] | None:
+    """Of the target, wherever it is: in this process it costs no dollars.
+
+    Args:
+        config: Of the target.
+        model: Another model in its place, such as a judge.
+    """
+    name = model or config.model
+    if is_api(config, model):
+        return price_of(name, config.api)
     given = config.api.price_read, config.api.price_written
-    if given != (None, None) or not config.model.startswith(FUNCTION_PREFIX):
+    if model is not None:
+        return 0.0, 0.0
+    if given != (None, None) or not name.startswith(FUNCTION_PREFIX):
         return given[0] or 0.0, given[1] or 0.0
     return None
 

@@ -8,7 +8,7 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -22,7 +22,10 @@ _T = TypeVar("_T")
 
 LONGEST_WAIT: Final = 300.0
 """Seconds that a server's Retry-After is waited for; it stops the run when it asks for more."""
+FIRST_TRIES: Final = 4
+"""Attempts before anything was answered: who waits for what never works, waits for seconds."""
 _REMEMBERED: Final = 100  # calls that the share of failures is taken over
+_SHORT: Final = 200  # characters of a reason
 _SLACK: Final = 10  # so many may fail before the share counts
 
 
@@ -71,7 +74,9 @@ class Traffic:
         self._config, self._name = config, name
         self._concurrency = concurrency
         self.sent = self.retries = 0
-        self._outcomes: deque[type[Exception] | None] = deque(maxlen=_REMEMBERED)
+        self._outcomes: deque[bool] = deque(maxlen=_REMEMBERED)  # whether it was answered
+        self._answered = False  # any call
+        self._put_off = 0
         self._not_before = 0.0  # of the loop's clock: when the server wants to hear from us again
         self._loop = asyncio.new_event_loop()
         # A daemon: an interrupted program need not wait for a server that never answers.
@@ -115,13 +120,25 @@ class Traffic:
             raise
 
     async def _run(self, call: Callable[[int], Awaitable[_T]], count: int) -> list[_T | Failed]:
+        """Before the first answer a call that fails is put off and tried again after the others."""
+        first = await self._together(lambda n: self._first(call, n), range(count))
+        put_off = [n for n, found in enumerate(first) if found is None]
+        left = self._config.attempts - FIRST_TRIES
+        later = await self._together(lambda n: self._settle(call, n, attempts=left), put_off)
+        again = iter(later)
+        return [next(again) if one is None else one for one in first]
+
+    async def _together(
+        self, work: Callable[[int], Awaitable[_T]], numbers: Iterable[int]
+    ) -> list[_T]:
+        """Some work on each of these, a few at once."""
         gate = asyncio.Semaphore(self._concurrency)
 
-        async def one(number: int) -> _T | Failed:
+        async def one(number: int) -> _T:
             async with gate:
-                return await self._settle(call, number)
+                return await work(number)
 
-        tasks = [asyncio.ensure_future(one(number)) for number in range(count)]
+        tasks = [asyncio.ensure_future(one(number)) for number in numbers]
         try:
             return list(await asyncio.gather(*tasks))
         finally:  # one has stopped everything, or we were interrupted
@@ -129,19 +146,50 @@ class Traffic:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _settle(self, call: Callable[[int], Awaitable[_T]], number: int) -> _T | Failed:
+    async def _first(self, call: Callable[[int], Awaitable[_T]], number: int) -> _T | Failed | None:
+        """The answer to a call; None where it failed before any was answered, and is put off.
+
+        Raises:
+            TargetError: ten were put off.
+        """
+        if self._answered or self._config.attempts <= FIRST_TRIES:
+            return await self._settle(call, number)
         try:
-            answer = await self.patiently(lambda: call(number))
+            answer = await self.patiently(lambda: call(number), attempts=FIRST_TRIES)
+        except Refused as failure:
+            return Failed(str(failure))
+        except MayPass as failure:
+            self._put_off += not isinstance(failure, Down)  # to have that said in its own words
+            if self._put_off >= _SLACK and not self._answered:
+                raise TargetError(
+                    f"the target {self._name!r} answered none of its first {self._put_off} calls, "
+                    f"the last one failed so: {_short(failure)}; see to it and start again"
+                ) from None
+            return None
+        self._succeed()
+        return answer
+
+    def _succeed(self) -> None:
+        self._answered = True
+        self._outcomes.append(True)
+
+    async def _settle(
+        self, call: Callable[[int], Awaitable[_T]], number: int, *, attempts: int | None = None
+    ) -> _T | Failed:
+        try:
+            answer = await self.patiently(lambda: call(number), attempts=attempts)
         except Down as failure:  # no example is left out for that
             raise TargetError(
                 f"the target {self._name!r} cannot be reached: {failure}; what was answered is "
                 "kept, so resume the run when it is up"
             ) from None
-        except (MayPass, Refused) as failure:
-            self._outcomes.append(type(failure))
-            self._require_few_failures(str(failure))
+        except Refused as failure:  # nothing is down: what is refused is a matter of the prompts
             return Failed(str(failure))
-        self._outcomes.append(None)
+        except MayPass as failure:
+            self._outcomes.append(False)
+            self._require_few_failures(failure)
+            return Failed(str(failure))
+        self._succeed()
         return answer
 
     async def patiently(
@@ -206,19 +254,19 @@ class Traffic:
         self._not_before = max(self._not_before, self._loop.time() + after)  # for all of us
         return max(after, pause)
 
-    def _require_few_failures(self, why: str) -> None:
-        failed, calls = self._outcomes.count(MayPass), len(self._outcomes)
-        too_many = failed >= _SLACK and failed > self._config.max_failed_share * calls
-        # One text that a server refuses is refused with each of many prompts; nothing is down then.
-        refused = self._outcomes.count(Refused)
-        if too_many or refused > _REMEMBERED // 2:
-            failed += refused
-            last = why.rstrip(".")
+    def _require_few_failures(self, failure: Exception) -> None:
+        failed, calls = self._outcomes.count(False), len(self._outcomes)
+        if failed >= _SLACK and failed > self._config.max_failed_share * calls:
             raise TargetError(
                 f"{failed} of the last {calls} calls of the target {self._name!r} "
-                f"failed for good, the last one: {last}. What was answered is kept; see to the "
-                "target and resume the run, or raise target.api.max_failed_share"
+                f"failed for good, the last one: {_short(failure)}. What was answered is kept; see "
+                "to the target and resume the run, or raise target.api.max_failed_share"
             )
+
+
+def _short(failure: Exception) -> str:
+    """On one line."""
+    return " ".join(str(failure).split())[:_SHORT].rstrip(".")
 
 
 async def _only(work: Callable[[], Awaitable[None]]) -> None:

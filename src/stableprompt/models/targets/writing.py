@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from stableprompt.models.likelihood import continues_exactly
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
+from stableprompt.models.numbers import not_finite
 from stableprompt.models.reading import Reader, Reading
 from stableprompt.models.targets.interface import Answers, Usage
 from stableprompt.models.tree import num_tokens, plan
@@ -84,8 +85,26 @@ def _write(
     """The new tokens behind some inputs, by number; after an end-of-turn token comes padding."""
     ids, mask = _left_pad([inputs[n] for n in batch], settings.pad_token_id, loaded.device)
     with _only_these(loaded.model, settings):
-        out = loaded.model.generate(input_ids=ids, attention_mask=mask, **options)
+        out = loaded.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            logits_processor=LogitsProcessorList([_Sound(loaded.name)]),
+            **options,
+        )
     return dict(zip(batch, out[:, ids.shape[1] :].tolist(), strict=True))
+
+
+class _Sound(LogitsProcessor):
+    """Stops where the logits are broken: the most probable token of NaN is a token, too."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, _ids: Any, scores: Any) -> Any:
+        """Pass the logits on as they are."""
+        if not scores.amax(dim=-1).isfinite().all():
+            raise not_finite(self._name)
+        return scores
 
 
 @contextmanager

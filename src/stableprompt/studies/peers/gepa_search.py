@@ -13,12 +13,14 @@ Changed from the defaults of ``gepa.optimize``:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from stableprompt.studies.peers.problem import Problem, Standstill, require, within_budget
+from stableprompt.studies.peers.problem import Problem, Scored, Standstill, require, within_budget
 from stableprompt.tasks.example import Example
+from stableprompt.tasks.task import Task
 
-_PROMPT = "prompt"
+PROMPT = "prompt"
+"""The one text of a candidate."""
 
 
 def optimise(problem: Problem) -> str:
@@ -26,10 +28,10 @@ def optimise(problem: Problem) -> str:
     gepa = require("gepa")
     with within_budget():
         gepa.optimize(
-            {_PROMPT: problem.task.seed_prompt},
+            {PROMPT: problem.task.seed_prompt},
             trainset=list(problem.task.train),
             valset=list(problem.task.validation),
-            adapter=_Adapter(problem, gepa.EvaluationBatch),
+            adapter=Adapter(problem, gepa.EvaluationBatch),
             reflection_lm=problem.write,
             stop_callbacks=Standstill(problem, rounds=len(problem.task.train)),
             logger=_Silent(),
@@ -43,19 +45,30 @@ class _Silent:
         pass
 
 
-class _Adapter:
+class Scoring(Protocol):
+    """A task, and prompts scored on its examples."""
+
+    task: Task
+
+    def score(self, prompt: str, examples: Sequence[Example]) -> Scored:
+        """What each example is worth, in their order."""
+        ...
+
+
+class Adapter:
     """How GEPA asks our target."""
 
     propose_new_texts = None  # GEPA's own reflection writes
 
-    def __init__(self, problem: Problem, batch_type: Any) -> None:
+    def __init__(self, problem: Scoring, batch_type: Any) -> None:
         self._problem = problem
         self._batch_type = batch_type
 
     def evaluate(
         self, batch: Sequence[Example], candidate: dict[str, str], capture_traces: bool = False
     ) -> Any:
-        scored = self._problem.score(candidate[_PROMPT], batch)
+        """What a candidate is worth on examples."""
+        scored = self._problem.score(candidate[PROMPT], batch)
         traces = list(zip(batch, scored.predictions, scored.values, strict=True))
         return self._batch_type(
             outputs=list(scored.predictions),
@@ -66,7 +79,8 @@ class _Adapter:
     def make_reflective_dataset(
         self, candidate: dict[str, str], eval_batch: Any, components_to_update: list[str]
     ) -> dict[str, list[dict[str, str]]]:
-        return {_PROMPT: [self._record(*trace) for trace in eval_batch.trajectories]}
+        """What the candidate is reflected on."""
+        return {PROMPT: [self._record(*trace) for trace in eval_batch.trajectories]}
 
     def _record(self, example: Example, prediction: str, value: float) -> dict[str, str]:
         answer = self._problem.task.shown_answer(example)

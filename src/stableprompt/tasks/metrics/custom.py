@@ -1,5 +1,6 @@
 """A metric from the user's own function, whose results are checked one by one."""
 
+import functools
 import inspect
 import numbers
 from collections.abc import Callable
@@ -46,6 +47,7 @@ def _check_signature(function: Callable[[Example, str], float], name: str) -> No
 
 
 def _checked(function: Callable[[Example, str], float], name: str) -> ValueFunction:
+    @functools.wraps(function)
     def value(example: Example, prediction: str) -> float:
         try:
             result = function(example, prediction)
