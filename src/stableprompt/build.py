@@ -148,8 +148,9 @@ def resume(
         if limits:
             folder.write_json(CONFIG, config.model_dump(mode="json"))
         with closing(models[1]):
-            fitting = without_long_texts(task, models[1], config, observer)
-            return _run(fitting, config, models, basis, observer)
+            parts = _parts(task, config, models, observer)
+            with closing(parts.scorer):
+                return _run(parts, config, basis, observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class Parts:
     task: Task
     """Without texts that do not fit the target."""
     agent: AgentLLM
+    target: TargetLLM
     scorer: Scorer
 
 
@@ -194,16 +196,16 @@ def start_run(
     require_possible(task, config)
     RunFolder.require_free(path)
     observer.on_phase("loading models")
-    agent, target = load_models(config, function)
-    with closing(target):
-        fitting = without_long_texts(task, target, config, observer)
+    models = load_models(config, function)
+    with closing(models[1]):
+        parts = _parts(task, config, models, observer)
         folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
-        with alone(path, f"the run in {path}"):
+        with closing(parts.scorer), alone(path, f"the run in {path}"):
             RunFolder.require_free(path)  # another process may have been faster
             folder.write_json(TASK, content := task_to_dict(task))
             folder.write_json(CONFIG, config.model_dump(mode="json"))
             basis = Basis.of_new(folder, known_before_loading(task, content, config, function))
-            return _run(fitting, config, (agent, target), basis, observer, search)
+            return _run(parts, config, basis, observer, search)
 
 
 def require_possible(task: Task, config: TuneConfig) -> None:
@@ -219,44 +221,48 @@ def require_possible(task: Task, config: TuneConfig) -> None:
     require_price(config)
 
 
+def _parts(
+    task: Task, config: TuneConfig, models: tuple[AgentLLM, TargetLLM], observer: Observer
+) -> Parts:
+    """Load the judge too, where there is one of its own."""
+    agent, target = models
+    fitting = without_long_texts(task, target, config, observer)
+    return Parts(fitting, agent, target, make_scorer(fitting, config, target))
+
+
 def _run(
-    task: Task,
-    config: TuneConfig,
-    models: tuple[AgentLLM, TargetLLM],
-    basis: Basis,
-    observer: Observer,
-    search: Search | None = None,
+    parts: Parts, config: TuneConfig, basis: Basis, observer: Observer, search: Search | None = None
 ) -> TuneResult:
-    (agent, target), folder = models, basis.folder
+    task, agent, target, scorer = parts.task, parts.agent, parts.target, parts.scorer
+    folder = basis.folder
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
     setting = basis.settle(task, config, setting)
-    with closing(make_scorer(task, config, target)) as scorer:
-        scorer.limits = Limits(
-            config.limits,
-            target_price(config.target),
-            judge_price=judge_price(config),
-            kept=test_calls(task, config),
-            selection=Budget(config, len(task.validation)).selection,
-            tell=observer.on_note,
-        )
-        markup = markup_of(agent, target)
-        guards = Guards(config.guards, agent, Rules.of(task), markup)
-        trainable = prepare_training(agent, config.ppo.learning_rate)
-        tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
-        if search is not None:
-            tuner.consider(search(Parts(task, agent, scorer)))
-        if not config.per_input.wanted:
-            return _reported(tuner.run(setting), observer)
-        card = WriterCard.of(task, config, markup)
-        collector = Collector(agent, scorer, card.guards_for(agent), task, config)
-        itself = make_scorer(task, config, target_of(agent, config), scorer.judge)
-        itself.ratings = scorer.ratings
+    scorer.limits = Limits(
+        config.limits,
+        target_price(config.target),
+        judge_price=judge_price(config),
+        kept=test_calls(task, config),
+        selection=Budget(config, len(task.validation)).selection,
+        tell=observer.on_note,
+    )
+    markup = markup_of(agent, target)
+    guards = Guards(config.guards, agent, Rules.of(task), markup)
+    trainable = prepare_training(agent, config.ppo.learning_rate)
+    tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
+    if search is not None:
+        tuner.consider(search(parts))
+    if not config.per_input.wanted:
+        return _reported(tuner.run(setting), observer)
+    card = WriterCard.of(task, config, markup)
+    collector = Collector(agent, scorer, card.guards_for(agent), task, config)
+    itself = make_scorer(task, config, target_of(agent, config), scorer.judge)
+    itself.ratings = scorer.ratings
 
-        def keep(fixed: str, found: PerInputResult) -> None:
-            save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
+    def keep(fixed: str, found: PerInputResult) -> None:
+        save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
 
-        trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
-        return _reported(tuner.run(setting, trial), observer)
+    trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
+    return _reported(tuner.run(setting, trial), observer)
 
 
 def _reported(result: TuneResult, observer: Observer) -> TuneResult:
