@@ -46,7 +46,7 @@ from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.records import Observer, Silence, TuneResult
-from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
+from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts, too_long
 from stableprompt.tuning.rules import Rules
 from stableprompt.tuning.tuner import Tuner
 
@@ -202,7 +202,8 @@ def start_run(
         folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
         with closing(parts.scorer), alone(path, f"the run in {path}"):
             RunFolder.require_free(path)  # another process may have been faster
-            folder.write_json(TASK, content := task_to_dict(task))
+            content = {**task_to_dict(task), "too_long": too_long(task, parts.task)}
+            folder.write_json(TASK, content)
             folder.write_json(CONFIG, config.model_dump(mode="json"))
             basis = Basis.of_new(folder, known_before_loading(task, content, config, function))
             return _run(parts, config, basis, observer, search)
