@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded

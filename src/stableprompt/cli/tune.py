@@ -25,6 +25,7 @@ from stableprompt.cli.data_options import (
     TextOption,
 )
 from stableprompt.cli.interrupts import Interrupts
+from stableprompt.cli.machine_options import machine_order
 from stableprompt.cli.reporting import (
     ConsoleObserver,
     one_line_errors,
@@ -69,6 +70,7 @@ _OF_REAL_RUNS = ("dry_run", "report_to", "run_dir", "resume", "changed_ok")
 _REPORT = "--report-to"
 
 if TYPE_CHECKING:
+    from stableprompt.scaling.machines import MachineOrder
     from stableprompt.tasks.task import Task
     from stableprompt.tuning.records import Observer, TuneResult
 
@@ -176,14 +178,20 @@ def _estimate_of(tune: Callable[..., None]) -> Callable[..., None]:
     """The command that takes the options of ``tune`` and only says what the run would cost."""
     signature = inspect.signature(tune)
     kept = {n: p for n, p in signature.parameters.items() if n not in _OF_REAL_RUNS}
+    machines = inspect.signature(machine_order).parameters
 
+    @one_line_errors
     def estimate(**options: Any) -> None:
-        tune(**options, dry_run=True)
+        order = machine_order(**{name: options.pop(name) for name in machines})
+        tune(**options, dry_run=order or True)
 
     estimate.__doc__ = (
         "Say what a run would cost, before a single call: calls, tokens, dollars, time.\n\n"
-        "Example: stableprompt estimate tickets.csv --text message --label team --max-cost 2"
+        "Example: stableprompt estimate tickets.csv --text message --label team --max-cost 2\n\n"
+        "For other machines: stableprompt estimate support --on h100 --agent-size llama-3-8b "
+        "--target-on 8xh200 --target-size llama-3-405b"
     )
+    kept |= machines
     estimate.__annotations__ = {name: p.annotation for name, p in kept.items()}
     vars(estimate)["__signature__"] = signature.replace(parameters=list(kept.values()))
     return estimate
@@ -206,7 +214,7 @@ class Order:
     report_to: list[str] | None
 
 
-def _start(data: str, order: Order, *, dry_run: bool) -> None:
+def _start(data: str, order: Order, *, dry_run: "bool | MachineOrder") -> None:
     # These load numpy and pydantic, which --help does without.
     from stableprompt.cli.data import load_task
     from stableprompt.cli.settings_file import read_settings
@@ -221,10 +229,15 @@ def _start(data: str, order: Order, *, dry_run: bool) -> None:
     RunFolder.require_free(folder)
     _introduce(task)
     function = order.function
-    if dry_run:
+    if dry_run is True:
         from stableprompt.cli.estimate import report
 
         report(task, settings, function)
+        return
+    if dry_run:
+        from stableprompt.cli import plan
+
+        plan.report(task, settings, dry_run)
         return
     _report(
         folder,

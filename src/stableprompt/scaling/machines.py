@@ -13,57 +13,11 @@ _GIB: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """One device."""
-
-    name: str
-    memory: float
-    """Bytes."""
-    flops: float
-    """Multiply-adds count two; per second, dense, in the arithmetic that weights of 2 bytes get."""
-    bandwidth: float
-    """Bytes a second between it and its memory."""
-    link: float
-    """Bytes a second to each other one, in one direction."""
-    dollars_per_hour: float
-    """An assumption about rent: it differs by a factor of three between those who let."""
-    source: str
-
-
-# Peaks are those that the vendor prints, without sparsity.
-MACHINES: Final[Mapping[str, Machine]] = {
-    machine.name: machine
-    for machine in (
-        Machine(
-            "rtx-4090", 24 * _GIB, 165.2 * _TERA, 1008 * _GIGA, 32 * _GIGA, 0.5,
-            "NVIDIA Ada GPU Architecture whitepaper, appendix A (BF16 with FP32 accumulate)",
-        ),
-        Machine(
-            "a100-80gb", 80 * _GIGA, 312 * _TERA, 2039 * _GIGA, 300 * _GIGA, 1.8,
-            "NVIDIA A100 80GB SXM data sheet",
-        ),
-        Machine(
-            "h100", 80 * _GIGA, 989.4 * _TERA, 3350 * _GIGA, 450 * _GIGA, 3.0,
-            "NVIDIA H100 SXM data sheet",
-        ),
-        Machine(
-            "h200", 141 * _GIGA, 989.4 * _TERA, 4800 * _GIGA, 450 * _GIGA, 4.0,
-            "NVIDIA H200 SXM data sheet",
-        ),
-        Machine(
-            "b200", 180 * _GIGA, 2250 * _TERA, 8000 * _GIGA, 900 * _GIGA, 6.0,
-            "NVIDIA HGX B200 data sheet, per GPU",
-        ),
-    )
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
 class Speed:
-    """What a program gets out of a device: five constants, which seconds are linear in."""
+    """What a program gets out of a device: constants that seconds are linear in."""
 
     flops: float
-    """Per second, in the matrix products of a forward pass."""
+    """Per second, in the matrix products of a forward pass; a multiply-add counts two."""
     backward_flops: float
     """The same in a backward pass."""
     bandwidth: float
@@ -75,6 +29,54 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """One device."""
+
+    name: str
+    memory: float
+    """Bytes."""
+    flops: float
+    """Per second, dense, in products of numbers of 2 bytes that are added up in float32."""
+    float32_flops: float
+    """The same in float32 without tensor cores."""
+    bandwidth: float
+    """Bytes a second between it and its memory."""
+    link: float
+    """Bytes a second to each other one, in one direction."""
+    dollars_per_hour: float
+    """An assumption about rent: it differs by a factor of three between those who let."""
+    source: str
+    measured: Speed | None = None
+    """What a program gets out of it, where that was measured, in float32."""
+
+
+# Peaks are those that the vendor prints, without sparsity.
+_LISTED: Final = (
+    Machine(
+        "rtx-4090", 24 * _GIB, 165.2 * _TERA, 82.6 * _TERA, 1008 * _GIGA, 32 * _GIGA, 0.5,
+        "NVIDIA Ada GPU Architecture whitepaper, appendix A",
+    ),
+    Machine(
+        "a100-80gb", 80 * _GIGA, 312 * _TERA, 19.5 * _TERA, 2039 * _GIGA, 300 * _GIGA, 1.8,
+        "NVIDIA A100 80GB SXM data sheet",
+    ),
+    Machine(
+        "h100", 80 * _GIGA, 989.4 * _TERA, 66.9 * _TERA, 3350 * _GIGA, 450 * _GIGA, 3.0,
+        "NVIDIA H100 SXM data sheet",
+    ),
+    Machine(
+        "h200", 141 * _GIGA, 989.4 * _TERA, 66.9 * _TERA, 4800 * _GIGA, 450 * _GIGA, 4.0,
+        "NVIDIA H200 SXM data sheet",
+    ),
+    Machine(
+        "b200", 180 * _GIGA, 2250 * _TERA, 75 * _TERA, 8000 * _GIGA, 900 * _GIGA, 6.0,
+        "NVIDIA HGX B200 data sheet, per GPU",
+    ),
+)  # fmt: skip
+MACHINES: Final[Mapping[str, Machine]] = {machine.name: machine for machine in _LISTED}
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """How much of a data sheet's peak a program is taken to get: assumptions, not measured."""
 
@@ -83,50 +85,56 @@ class Share:
     layer_seconds: float
     draw_bytes: float
     """Bytes moved to draw a token, for each entry of the vocabulary."""
-    what: str
 
-    def of(self, machine: Machine, *, flops_factor: float = 1.0) -> Speed:
-        """Constants for a device."""
-        flops, bandwidth = machine.flops * self.flops * flops_factor, machine.bandwidth
-        return Speed(
-            flops=flops,
-            backward_flops=flops,
-            bandwidth=bandwidth * self.bandwidth,
-            layer_seconds=self.layer_seconds,
-            draw_seconds=self.draw_bytes / (bandwidth * self.bandwidth),
-        )
+    def of(self, machine: Machine, *, float32: bool = False) -> Speed:
+        """Constants for a device; what was measured there wins."""
+        if machine.measured is not None:
+            return machine.measured
+        flops = self.flops * (machine.float32_flops if float32 else machine.flops)
+        bandwidth = machine.bandwidth * self.bandwidth
+        return Speed(flops, flops, bandwidth, self.layer_seconds, self.draw_bytes / bandwidth)
 
 
-# Some twenty kernels a layer, each started by Python, with an adapter on every linear layer more.
-PROCESS: Final = Share(0.35, 0.6, 5e-4, 64.0, "this process (transformers, eager)")
-# Graphs of kernels; logits are sampled by kernels of its own.
-SERVER: Final = Share(0.45, 0.7, 5e-5, 16.0, "a server such as vLLM")
+PROCESS: Final = Share(0.35, 0.6, 5e-4, 64.0)
+"""This package's own process: some twenty kernels a layer, each started by Python."""
+SERVER: Final = Share(0.45, 0.7, 5e-5, 16.0)
+"""A server such as vLLM: graphs of kernels."""
 LINK_SHARE: Final = 0.6
 """Of the link's speed, in an exchange between devices that hold parts of one model."""
 LINK_SECONDS: Final = 1e-5
 """Of each such exchange, however small."""
 REQUEST_SECONDS: Final = 1.0
-"""A public API is taken to need for a call."""
-
-# One thread of the processor that benchmarks/planner.py ran on, float32; docs/results/planner.md
-# has the fit. Of another processor it says little.
-CPU_THREAD: Final = "cpu-thread"
+"""That a call of a public API, or of a function, is taken to need."""
 
 
 def parse_machines(text: str) -> tuple[int, Machine]:
     """How many of which, from "h100" or "4xh100".
 
     Raises:
-        ConfigError: it is none of MACHINES, or none of them.
+        ConfigError: it is none of MACHINES, or none at all.
     """
     found = re.fullmatch(r"(?:(\d{1,5})x)?([a-z0-9-]+)", text.strip().lower())
     machine = MACHINES.get(found[2]) if found else None
-    if found is None or machine is None:
+    if found is None or machine is None or found[1] == "0":
         raise ConfigError(
             f"machine {text!r} is not known; write one of {', '.join(MACHINES)}, or several as "
             "in 4xh100"
         )
-    count = int(found[1] or 1)
-    if count == 0:
-        raise ConfigError(f"{text!r} is no machine at all; give at least one")
-    return count, machine
+    return int(found[1] or 1), machine
+
+
+@dataclass(frozen=True, slots=True)
+class MachineOrder:
+    """Machines and sizes as the user names them."""
+
+    on: str
+    """Where the agent is, and a target in its process: "h100", "4xh100"."""
+    target_on: str | None = None
+    """Where one server of the target is."""
+    replicas: int = 1
+    """Such servers."""
+    agent_size: str | None = None
+    """In place of the agent that the settings name."""
+    target_size: str | None = None
+    dollars_per_hour: float | None = None
+    """For each device; None: what the table assumes."""

@@ -215,22 +215,24 @@ def _read(folder: Path) -> Shape:
 
 
 def _from_fields(given: Mapping[str, Any], path: Path) -> Shape:
-    found = {ours: given.get(theirs) for ours, theirs in _FILE_FIELDS.items()}
-    wrong = [_FILE_FIELDS[ours] for ours, value in found.items() if not _is_count(value)]
-    if wrong:
+    found = {ours: _count(given.get(theirs)) for ours, theirs in _FILE_FIELDS.items()}
+    if wrong := [_FILE_FIELDS[ours] for ours, value in found.items() if not value]:
         raise ConfigError(
             f"{path} names no {', '.join(wrong)}: the cost model knows dense decoders such as "
             "Llama, Qwen2 and Mistral; give a number of parameters such as 7b instead"
         )
-    counts: dict[str, int] = {ours: int(value or 0) for ours, value in found.items()}
-    kv_heads, head_size = given.get("num_key_value_heads"), given.get("head_dim")
+    heads = found["heads"]
     return Shape(
         name=folder_name(path),
-        kv_heads=int(kv_heads) if _is_count(kv_heads) else counts["heads"],
-        head_size=int(head_size) if _is_count(head_size) else counts["hidden"] // counts["heads"],
+        layers=found["layers"],
+        hidden=found["hidden"],
+        heads=heads,
+        kv_heads=_count(given.get("num_key_value_heads")) or heads,
+        head_size=_count(given.get("head_dim")) or max(1, found["hidden"] // heads),
+        intermediate=found["intermediate"],
+        vocabulary=found["vocabulary"],
         tied=bool(given.get("tie_word_embeddings", False)),
         kv_bias=given.get("model_type") == "qwen2" or bool(given.get("attention_bias")),
-        **counts,
     )
 
 
@@ -239,5 +241,7 @@ def folder_name(path: Path) -> str:
     return path.resolve().parent.name
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**7
+def _count(value: object) -> int:
+    """A number of things; 0 where it is none."""
+    known = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**7
+    return value if known and isinstance(value, int) else 0

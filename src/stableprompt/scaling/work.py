@@ -13,6 +13,12 @@ _INTERMEDIATES_MOVED: Final = 8
 _LORA_LAUNCHES: Final = 1.0
 """An adapter on every linear layer makes a pass this much longer in launches."""
 
+COMPUTE: Final = "matrix products"
+WEIGHTS: Final = "reading weights"
+STATES: Final = "moving activations, keys and values"
+LAUNCHES: Final = "starting layers"
+LINKS: Final = "exchange between devices"
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -130,14 +136,25 @@ def scoring(held: Held, *, read: float, pairs: float, context: float, batch_toke
     return work + Work(other_bytes=copied)
 
 
+def continuing(held: Held, rows: int, before: float, length: int) -> Work:
+    """Rows that are written behind what was read, a token at a time.
+
+    Args:
+        held: The model.
+        rows: So many together.
+        before: Places that each has in its cache already.
+        length: Tokens of each.
+    """
+    places = before + length / 2
+    step = reading(held, rows, before=places, asked=rows)
+    cache = rows * places * held.shape.kv_numbers * held.bytes_each
+    drawn = float(rows * held.shape.vocabulary)
+    return (step + Work(other_bytes=cache, drawn=drawn)) * length
+
+
 def writing(held: Held, rows: int, query: float, length: int) -> Work:
-    """Rows that go on behind one query that is read once, a token at a time."""
-    read = reading(held, query, before=query / 2)
-    before = query + length / 2
-    step = reading(held, rows, before=before, asked=rows)
-    cache = rows * before * held.shape.kv_numbers * held.bytes_each
-    step = step + Work(other_bytes=cache, drawn=float(rows * held.shape.vocabulary))
-    return read + step * length
+    """Rows that go on behind one query that is read once."""
+    return reading(held, query, before=query / 2) + continuing(held, rows, query, length)
 
 
 def judging(held: Held, rows: int, query: float, length: float) -> Work:
@@ -159,23 +176,31 @@ def learning(held: Held, rows: int, query: float, length: float) -> Work:
 
 def seconds(work: Work, speed: Speed) -> float:
     """What it takes one device; nothing is taken to overlap."""
-    return (
-        work.flops / speed.flops
-        + work.backward_flops / speed.backward_flops
-        + (work.weight_bytes + work.other_bytes) / speed.bandwidth
-        + work.launches * speed.layer_seconds
-        + work.drawn * speed.draw_seconds
-    )
+    return sum(costs(work, speed).values())
 
 
-def seconds_together(work: Work, speed: Speed, devices: int, machine: Machine) -> float:
-    """What it takes devices that hold a part of every layer each (tensor parallel).
+def costs(
+    work: Work, speed: Speed, devices: int = 1, machine: Machine | None = None
+) -> dict[str, float]:
+    """Seconds by what limits them; nothing is taken to overlap.
 
-    Two exchanges a layer, in which every device sends and receives nearly all of the states twice.
+    Args:
+        work: All of it.
+        speed: Of one device.
+        devices: That hold a part of every layer each (tensor parallel): two exchanges a layer, in
+            which every device sends and receives nearly all of the states twice.
+        machine: Their links; needed where there are several.
     """
-    if devices == 1:
-        return seconds(work, speed)
-    share = 2 * (devices - 1) / devices
-    exchanging = work.exchanges * LINK_SECONDS
-    exchanging += work.exchanged_bytes * share / (machine.link * LINK_SHARE)
-    return seconds(work.split(devices), speed) + exchanging
+    each = work.split(devices)
+    exchanging = 0.0
+    if devices > 1 and machine is not None:
+        share = 2 * (devices - 1) / devices
+        exchanging = work.exchanges * LINK_SECONDS
+        exchanging += work.exchanged_bytes * share / (machine.link * LINK_SHARE)
+    return {
+        COMPUTE: each.flops / speed.flops + each.backward_flops / speed.backward_flops,
+        WEIGHTS: each.weight_bytes / speed.bandwidth,
+        STATES: each.other_bytes / speed.bandwidth + work.drawn * speed.draw_seconds,
+        LAUNCHES: work.launches * speed.layer_seconds,
+        LINKS: exchanging,
+    }

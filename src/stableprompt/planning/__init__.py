@@ -1,0 +1,1 @@
+"""What a run would need on machines that are not here, on paper."""

@@ -1,0 +1,185 @@
+"""From task, settings and machines to memory, time, tokens and dollars, on paper.
+
+No model is loaded and no target asked. How many calls a run makes is the forecast's business
+(``tuning/forecast.py``), what they take that of the cost model (``scaling``): docs/scaling.md.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from stableprompt.build import require_possible
+from stableprompt.config import TuneConfig
+from stableprompt.models.targets.interface import Usage
+from stableprompt.models.targets.providers import is_api, target_price
+from stableprompt.planning.sides import Sides
+from stableprompt.planning.tokens import PaperCount, reference_tokens, written_prompts
+from stableprompt.scaling.machines import MachineOrder
+from stableprompt.scaling.memory import Memory
+from stableprompt.scaling.parts import Asked
+from stableprompt.tasks.example import TaskKind
+from stableprompt.tasks.metrics.registry import JUDGE
+from stableprompt.tasks.task import Task
+from stableprompt.tuning.collect import draw_examples
+from stableprompt.tuning.forecast import PaperRun, Pattern, Phase, most_calls
+
+WRITING: Final = "writing prompts"
+JUDGING: Final = "their log-probabilities"
+LEARNING: Final = "learning"
+DECISIONS: Final = "anchor decisions"
+TARGET: Final = "the target"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run on named machines is expected to take."""
+
+    at_most: int
+    """Target calls."""
+    calls: Mapping[str, int]
+    """Expected, by phase."""
+    tokens: Mapping[str, Usage]
+    """The same; what the target reads for them, shared beginnings as the target counts them."""
+    steps: int
+    seconds: Mapping[str, Mapping[str, float]]
+    """By part of the run and by what limits it; one part after the other."""
+    memory: tuple[Memory, ...]
+    """Of one device of each kind."""
+    agent_parameters: int
+    target_parameters: int | None
+    """None: nobody knows."""
+    rows_at_once: int | None
+    """That learn together, of a minibatch on one device; None: nothing is learned."""
+    token_dollars: float | None
+    """For the target's tokens; None: nobody knows the price."""
+    machine_dollars: float
+    """For all devices, all the time."""
+    notes: tuple[str, ...]
+
+    @property
+    def total_seconds(self) -> float:
+        """Of the whole run; loading the models is not in it."""
+        return sum(sum(part.values()) for part in self.seconds.values())
+
+    @property
+    def bottleneck(self) -> tuple[str, str]:
+        """The part that takes longest, and what limits it."""
+        part = max(self.seconds, key=lambda name: sum(self.seconds[name].values()))
+        return part, max(self.seconds[part], key=lambda name: self.seconds[part][name])
+
+    @property
+    def fits(self) -> bool:
+        """Whether every device has the memory."""
+        return all(memory.fits for memory in self.memory) and self.rows_at_once != 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        devices = [asdict(m) | {"needed": m.needed, "fits": m.fits} for m in self.memory]
+        more = {"total_seconds": self.total_seconds, "bottleneck": list(self.bottleneck)}
+        return {**asdict(self), **more, "memory": devices, "fits": self.fits}
+
+
+def plan_run(task: Task, config: TuneConfig, order: MachineOrder) -> RunPlan:
+    """Say what a run would take on these machines.
+
+    Raises:
+        ConfigError: the run would be refused, or a machine or a model's size is not known.
+        DataError: the training split is too small for a step.
+    """
+    require_possible(task, config)
+    answer = _answer_tokens(task, config, served=order.target_on is not None)
+    prompts = written_prompts(config)
+    examples = draw_examples(task, config, 0).reward_examples
+    typical = [(prompt, example) for prompt in prompts for example in examples]
+    whole = PaperCount(task, config, shared=False, answer=answer)
+    shared = PaperCount(task, config, shared=True, answer=answer)
+    context = whole.context(typical)
+    sides = Sides(task, config, order, context, answer)
+    target, agent = sides.target_on(), sides.agent_on()
+    in_process = order.target_on is None and not sides.elsewhere
+    # Everybody reads shared beginnings once; who sells tokens counts them all.
+    read_once = shared(typical).read / whole(typical).read
+    spent: Counter[str] = Counter()
+
+    def answer_seconds(usage: Usage, calls: int) -> float:
+        read = usage.read * (1.0 if in_process else read_once)
+        found = target.answering(Asked(calls, read, context, 0.0 if in_process_labels else answer))
+        spent.update(found)
+        return sum(found.values())
+
+    in_process_labels = in_process and task.kind is not TaskKind.GENERATION
+    step = {
+        WRITING: agent.writing(config.ppo.prompts_per_step),
+        JUDGING: agent.judging(),
+        LEARNING: agent.learning(),
+    }
+    side = agent.writing(config.anchor.prompts_per_decision)
+    price = (0.0, 0.0) if order.target_on is not None else target_price(config.target)
+    pattern = Pattern(
+        prompts=prompts,
+        num_written=len(prompts),
+        num_different=len(prompts),
+        step_seconds=sum(sum(part.values()) for part in step.values()),
+        decision_seconds=2 * sum(side.values()),
+        count=shared if in_process else whole,
+        answer_seconds=answer_seconds,
+    )
+    paper = PaperRun(task, config, pattern, price).go()
+    deciding = paper.seconds - paper.target_seconds - paper.num_steps * pattern.step_seconds
+    decisions = round(deciding / pattern.decision_seconds)
+    seconds: dict[str, Mapping[str, float]] = {
+        name: _times(part, paper.num_steps) for name, part in step.items()
+    }
+    seconds |= {DECISIONS: _times(side, 2 * decisions), TARGET: dict(spent)}
+    hours = paper.seconds / 3600
+    shown = [p for p in Phase if p is not Phase.CURVE or config.selection.learning_curve]
+    return RunPlan(
+        at_most=most_calls(task, config).total,
+        calls={str(p): paper.calls[p] for p in shown},
+        tokens={str(p): paper.usage[p] for p in shown},
+        steps=paper.num_steps,
+        seconds={name: part for name, part in seconds.items() if sum(part.values())},
+        memory=sides.memory(),
+        agent_parameters=sides.agent.shape.parameters,
+        target_parameters=sides.target_parameters,
+        rows_at_once=sides.rows_at_once if config.ppo.learning and config.steps else None,
+        token_dollars=None if price is None else paper.ledger.dollars(price),
+        machine_dollars=hours * sides.dollars_per_hour(),
+        notes=tuple(_notes(task, config, order, sides)),
+    )
+
+
+def _times(part: Mapping[str, float], count: int) -> dict[str, float]:
+    return {name: seconds * count for name, seconds in part.items()}
+
+
+def _answer_tokens(task: Task, config: TuneConfig, *, served: bool) -> float:
+    """That the target writes for a call."""
+    if task.kind is TaskKind.GENERATION:
+        return reference_tokens(task)
+    if served or is_api(config.target):
+        return 1.0 if config.target.api.labels == "auto" else reference_tokens(task)
+    return reference_tokens(task) if config.target.model.startswith("function:") else 0.0
+
+
+def _notes(task: Task, config: TuneConfig, order: MachineOrder, sides: Sides) -> Iterator[str]:
+    """What the figures rest on, beside docs/scaling.md."""
+    yield (
+        "nothing was loaded or asked: tokens by characters, prompts as long as they may be, none "
+        "refused; what devices reach of their peak is assumed, loading is left out: see "
+        "docs/scaling.md"
+    )
+    if sides.devices > 1:
+        yield (
+            f"{sides.devices} devices are taken to hold the agent each and to share the prompts of "
+            "a step"
+        )
+    if sides.elsewhere:
+        yield "a call of the target is taken to need a second"
+    if task.metric.name == JUDGE:
+        yield "a judge rates every answer: what it costs is not counted here"
+    if config.per_input.wanted:
+        yield "what the agent reads of the single inputs is not counted"
+    if order.dollars_per_hour is None:
+        yield "dollars of machines by an assumed rent; give yours with --gpu-price"
