@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/planner.py              # about 10 minutes of one thread
     python benchmarks/planner.py --fit                          # from the points that are on disk
+    python benchmarks/planner.py --run                          # a whole run of the embedded model
     python benchmarks/planner.py --pictures                     # the curves of docs/scaling.md
 
 Models of random weights read, write, judge and learn through the package's own code, on one thread
@@ -31,6 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.measure import machine
 from benchmarks.planner_fit import fit_and_judge
 from benchmarks.planner_pages import write_pages
+from benchmarks.planner_run import whole_run
 from stableprompt.config import PPOConfig
 from stableprompt.models.adapters import AdaptedModel, Role
 from stableprompt.models.agent import AgentLLM
@@ -254,11 +256,16 @@ def main() -> None:
     )
     parser.add_argument("--fit", action="store_true", help="no measurement: what is on disk")
     parser.add_argument("--pictures", action="store_true", help="the pictures and pages alone")
+    parser.add_argument("--run", action="store_true", help="a whole run, beside its plan, alone")
     parser.add_argument("--tries", type=int, default=2, help="of each point; the least counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    if not (options.fit or options.pictures):
+    if options.run:
+        found = json.loads(RESULTS.read_text(encoding="utf-8"))
+        found["run"] = whole_run()
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    elif not (options.fit or options.pictures):
         found = {"machine": machine(torch.device("cpu")), "points": []}
         for point in measure(list(points()), options.tries):
             print(
@@ -267,7 +274,7 @@ def main() -> None:
             found["points"].append(asdict(point))
             RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    if not options.pictures:
+    if not (options.pictures or options.run):
         found |= fit_and_judge(found["points"], (*FITTED, *BETWEEN, *LARGER))
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write_pages(found, RESULTS.parent)

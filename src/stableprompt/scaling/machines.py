@@ -50,6 +50,8 @@ class Machine:
     """What a program gets out of it, where that was measured, in float32."""
 
 
+CPU_THREAD: Final = "cpu-thread"
+
 # Peaks are those that the vendor prints, without sparsity.
 _LISTED: Final = (
     Machine(
@@ -71,6 +73,13 @@ _LISTED: Final = (
     Machine(
         "b200", 180 * _GIGA, 2250 * _TERA, 75 * _TERA, 8000 * _GIGA, 900 * _GIGA, 6.0,
         "NVIDIA HGX B200 data sheet, per GPU",
+    ),
+    # Fitted by benchmarks/planner.py (docs/results/planner.md): of another processor it says little.
+    # Memory, and peaks that nothing is computed from, are those of no machine in particular.
+    Machine(
+        CPU_THREAD, 16 * _GIB, 111 * _GIGA, 111 * _GIGA, 7.1 * _GIGA, 7.1 * _GIGA, 0.0,
+        "one thread of an Intel Xeon with AVX-512, float32, measured",
+        Speed(111 * _GIGA, 50 * _GIGA, 7.1 * _GIGA, 9.1e-4, 0.0),
     ),
 )  # fmt: skip
 MACHINES: Final[Mapping[str, Machine]] = {machine.name: machine for machine in _LISTED}
@@ -101,6 +110,10 @@ SERVER: Final = Share(0.45, 0.7, 5e-5, 16.0)
 """A server such as vLLM: graphs of kernels."""
 LINK_SHARE: Final = 0.6
 """Of the link's speed, in an exchange between devices that hold parts of one model."""
+NODE: Final = 8
+"""Devices that the links of a data sheet join; more of them are joined by a network as well."""
+NETWORK: Final = 50 * _GIGA
+"""Bytes a second and device of that network (400 Gbit/s)."""
 LINK_SECONDS: Final = 1e-5
 """Of each such exchange, however small."""
 REQUEST_SECONDS: Final = 1.0
@@ -113,9 +126,9 @@ def parse_machines(text: str) -> tuple[int, Machine]:
     Raises:
         ConfigError: it is none of MACHINES, or none at all.
     """
-    found = re.fullmatch(r"(?:(\d{1,5})x)?([a-z0-9-]+)", text.strip().lower())
+    found = re.fullmatch(r"(?:([1-9]\d{0,4})x)?([a-z0-9-]+)", text.strip().lower())
     machine = MACHINES.get(found[2]) if found else None
-    if found is None or machine is None or found[1] == "0":
+    if found is None or machine is None:
         raise ConfigError(
             f"machine {text!r} is not known; write one of {', '.join(MACHINES)}, or several as "
             "in 4xh100"

@@ -159,12 +159,12 @@ def shape_of_size(parameters: float) -> Shape:
     3.5 times the width. Below 2 billion: heads of 64, and a small vocabulary that is tied.
 
     Raises:
-        ConfigError: fewer than a million, or more than 100 trillion.
+        ConfigError: fewer than 20 million, or more than 20 trillion.
     """
-    if not 1e6 <= parameters <= 1e14:
+    if not 2e7 <= parameters <= 2e13:
         raise ConfigError(
-            f"a model of {parameters:g} parameters is outside of what can be planned; give 1m to "
-            "100t"
+            f"a model of {parameters:g} parameters is outside of what can be planned; give 20m to "
+            "20t"
         )
     small = parameters < 2 * _BILLION
     unit = 64 if small else _HEAD_SIZE

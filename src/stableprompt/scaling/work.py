@@ -3,7 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from stableprompt.scaling.machines import LINK_SECONDS, LINK_SHARE, Machine, Speed
+from stableprompt.scaling.machines import (
+    LINK_SECONDS,
+    LINK_SHARE,
+    NETWORK,
+    NODE,
+    Machine,
+    Speed,
+)
 from stableprompt.scaling.shapes import Shape
 
 # Elements that one token moves in one layer beside the weights, read or written: norms, rotations,
@@ -196,7 +203,8 @@ def costs(
     if devices > 1 and machine is not None:
         share = 2 * (devices - 1) / devices
         exchanging = work.exchanges * LINK_SECONDS
-        exchanging += work.exchanged_bytes * share / (machine.link * LINK_SHARE)
+        link = machine.link if devices <= NODE else min(machine.link, NETWORK)
+        exchanging += work.exchanged_bytes * share / (link * LINK_SHARE)
     return {
         COMPUTE: each.flops / speed.flops + each.backward_flops / speed.backward_flops,
         WEIGHTS: each.weight_bytes / speed.bandwidth,
