@@ -1,6 +1,6 @@
 """Check the planner's cost model: fit its constants on some points, predict the others.
 
-    OMP_NUM_THREADS=1 python benchmarks/planner.py              # about 10 minutes of one thread
+    python benchmarks/planner.py                                # about 10 minutes of one thread
     python benchmarks/planner.py --fit                          # from the points that are on disk
     python benchmarks/planner.py --run                          # a whole run of the embedded model
     python benchmarks/planner.py --pictures                     # the curves of docs/scaling.md

@@ -14,8 +14,8 @@ from stableprompt.scaling.work import Held, Work, judging, learning, scoring, se
 
 PREDICTED: Final = (
     "Written down before the first measurement: on points held out the middle error is at most "
-    "25 %, the worst at most 70 %; of models larger than all that were fitted the planner says too much "
-    "rather than too little, as larger products run at a higher speed; drawing tokens and "
+    "25 %, the worst at most 70 %; of models larger than all that were fitted the planner says too "
+    "much rather than too little, as larger products run at a higher speed; drawing tokens and "
     "launching layers matter for the smallest model alone."
 )
 BATCH_TOKENS: Final = 4096

@@ -117,7 +117,7 @@ def _results(found: dict[str, Any]) -> str:
     machine, speed = found["machine"], found["speed"]
     parts = [
         "# The planner's cost model, measured",
-        "```\nOMP_NUM_THREADS=1 python benchmarks/planner.py\npython benchmarks/planner.py --run\n```",
+        "```\npython benchmarks/planner.py\npython benchmarks/planner.py --run\n```",
         f"Measured {machine['date']}: {machine['cpu']}, one thread, float32; torch "
         f"{machine['torch']}, transformers {machine['transformers']}, peft {machine['peft']}. "
         "Models of random weights read (label scores of prompts with inputs), write, judge "
@@ -126,6 +126,7 @@ def _results(found: dict[str, Any]) -> str:
         f"{len(found['points'][0]['tries'])} tries: other work ran on the machine, and took memory "
         "bandwidth and cache. What the cost model is: [Scaling](../scaling.md).",
         f"*{found['predicted_before']}*",
+        _verdict(found),
         "## Errors",
         "The constants are fitted to the first row alone. An error is predicted over measured, "
         "minus one; *all together*, of the sum of the seconds.",
@@ -162,6 +163,23 @@ def _results(found: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _verdict(found: dict[str, Any]) -> str:
+    """What became of the prediction."""
+    held, speed = found["errors"]["held out"], found["speed"]
+    larger = [p for p in found["points"] if p["part"] == "larger"]
+    too_much = {p["kind"] for p in larger if p["predicted"] > p["seconds"]}
+    too_little = {p["kind"] for p in larger if p["predicted"] <= p["seconds"]}
+    drawn = "no time of its own" if speed["draw_seconds"] == 0 else "a time of its own"
+    return (
+        f"What became of it: the middle error is {held['median']:.0%}, the worst "
+        f"{held['worst']:.0%}. Of the larger models the planner says too much for "
+        f"{', '.join(k for k in _KINDS if k in too_much) or 'nothing'}, and too little for "
+        f"{', '.join(k for k in _KINDS if k in too_little) or 'nothing'}. Drawing tokens got "
+        f"{drawn} in the fit. The worst points are those of the smallest model with many logits, "
+        "which the model has as bytes moved."
+    )
+
+
 def _points(points: Sequence[dict[str, Any]]) -> str:
     head = ("points", "what", "model", "prompts", "shared", "length", "measured, s", "predicted, s")
     return _table(
@@ -193,9 +211,9 @@ def _run(run: dict[str, Any]) -> list[str]:
     ]
     settings = run["settings"]
     return [
-        f"The embedded model as agent and target on the bundled task `support`, {settings['steps']} "
-        f"steps of {settings['ppo']['prompts_per_step']} prompts; no constant was fitted to it. The "
-        "plan takes every prompt to be as long as it may be, and none to be refused.",
+        "The embedded model as agent and target on the bundled task `support`, "
+        f"{settings['steps']} steps of {settings['ppo']['prompts_per_step']} prompts; no constant "
+        "was fitted to it. The plan takes every prompt to be as long as it may be, and none to be refused.",
         _table(("", "planned", "made", "error"), rows),
     ]
 
@@ -212,12 +230,12 @@ def _fit_picture(points: Sequence[dict[str, Any]]) -> str:
     def draw(axes: Any) -> None:
         low, high = 0.05, 20
         axes.plot((low, high), (low, high), color="#555555", lw=0.8)
-        axes.fill_between((low, high), (low / 1.25, high / 1.25), (low * 1.25, high * 1.25), alpha=0.1)
+        axes.fill_between(
+            (low, high), (low / 1.25, high / 1.25), (low * 1.25, high * 1.25), alpha=0.1
+        )
         for colour, kind in zip(_COLOURS, _KINDS, strict=True):
             for fitted, marker in ((True, "o"), (False, "x")):
-                own = [
-                    p for p in points if p["kind"] == kind and (p["part"] == "fitted") == fitted
-                ]
+                own = [p for p in points if p["kind"] == kind and (p["part"] == "fitted") == fitted]
                 label = f"{kind}, {'fitted' if fitted else 'held out'}"
                 axes.plot(
                     [p["seconds"] for p in own],
@@ -249,9 +267,9 @@ def _size_picture(sizes: Sequence[Planned]) -> str:
             ys = [sum(sum(p.plan.seconds.get(q, {}).values()) for q in parts) for p in sizes]
             axes.plot(xs, ys, "o-", color=colour, lw=1.8, ms=4, label=name)
         for x, one in zip(xs, sizes, strict=True):
-            axes.annotate(f"{one.devices}", (x, 0.16), ha="center", fontsize=8, color="#555555")
-        axes.annotate("GPUs of the server:", (0.02, 0.075), xycoords="axes fraction", fontsize=8)
-        axes.set(xscale="log", yscale="log", ylim=(0.1, 300))
+            axes.annotate(f"{one.devices}", (x, 0.03), ha="center", fontsize=8, color="#555555")
+        axes.annotate("GPUs of the server", (xs[0], 0.05), fontsize=8, color="#555555")
+        axes.set(xscale="log", yscale="log", ylim=(0.02, 300))
         axes.set(xlabel="parameters of the target, billions", ylabel="seconds of a run")
         axes.grid(True, color="#dddddd", lw=0.6)
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))

@@ -102,6 +102,7 @@ def write_files(folder: Path) -> None:
     (folder / "settings.toml").write_text("steps = 30\n", encoding="utf-8")
     (folder / "my_module.py").write_text(MODULE, encoding="utf-8")
     shutil.copytree(ROOT / "studies", folder / "studies")
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copy(ROOT / "constraints.txt", folder)
 
 

@@ -74,7 +74,7 @@ _LISTED: Final = (
         "b200", 180 * _GIGA, 2250 * _TERA, 75 * _TERA, 8000 * _GIGA, 900 * _GIGA, 6.0,
         "NVIDIA HGX B200 data sheet, per GPU",
     ),
-    # Fitted by benchmarks/planner.py (docs/results/planner.md): of another processor it says little.
+    # Fitted by benchmarks/planner.py (docs/results/planner.md); of others it says little.
     # Memory, and peaks that nothing is computed from, are those of no machine in particular.
     Machine(
         CPU_THREAD, 16 * _GIB, 111 * _GIGA, 111 * _GIGA, 7.1 * _GIGA, 7.1 * _GIGA, 0.0,
