@@ -33,6 +33,7 @@ from benchmarks.measure import machine
 from benchmarks.planner_fit import fit_and_judge
 from benchmarks.planner_pages import write_pages
 from benchmarks.planner_run import whole_run
+from benchmarks.planner_shapes import BETWEEN, FITTED, LARGER, SHAPES
 from stableprompt.config import PPOConfig
 from stableprompt.models.adapters import AdaptedModel, Role
 from stableprompt.models.agent import AgentLLM
@@ -46,21 +47,6 @@ from stableprompt.tuning.update import ppo_update
 RESULTS: Final = Path(__file__).parent.parent / "docs" / "results" / "planner.json"
 BATCH_TOKENS: Final = 4096
 RANK: Final = 16
-
-
-def shape(name: str, layers: int, hidden: int, heads: int, kv_heads: int, inner: int) -> Shape:
-    """A Llama with heads of 64 and 32768 tokens, its output layer the embeddings."""
-    return Shape(name, layers, hidden, heads, kv_heads, 64, inner, 32768, tied=True)
-
-
-FITTED: Final = (
-    shape("3M", 4, 256, 4, 2, 768),
-    shape("25M", 8, 512, 8, 4, 1536),
-    shape("79M", 16, 640, 10, 5, 1920),
-)
-"""Linear parameters; the constants come from these."""
-BETWEEN: Final = (shape("21M", 12, 384, 6, 2, 1152), shape("106M", 30, 576, 9, 3, 1536))
-LARGER: Final = (shape("302M", 24, 1024, 16, 8, 3072), shape("772M", 16, 2048, 32, 8, 6144))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +215,12 @@ class _Tokens:
 
 def measure(wanted: list[Point], tries: int) -> Iterator[Point]:
     """Points with their seconds; each model is built once."""
-    shapes = {s.name: s for s in (*FITTED, *BETWEEN, *LARGER)}
     subject: Subject | None = None
-    for point in sorted(wanted, key=lambda p: shapes[p.shape].linear_parameters):
+    for point in sorted(wanted, key=lambda p: SHAPES[p.shape].linear_parameters):
         if subject is None or subject.shape.name != point.shape:
             subject = None
             gc.collect()
-            subject = Subject(shapes[point.shape])
+            subject = Subject(SHAPES[point.shape])
             # What is measured once for each model, and what is allocated at first.
             subject.job(Point("", "learning", point.shape, 2, 8, 4))()
             subject.job(Point("", "reading", point.shape, 2, 8, 8, 2))()
@@ -275,7 +260,7 @@ def main() -> None:
             RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     if not (options.pictures or options.run):
-        found |= fit_and_judge(found["points"], (*FITTED, *BETWEEN, *LARGER))
+        found |= fit_and_judge(found["points"], tuple(SHAPES.values()))
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write_pages(found, RESULTS.parent)
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 import matplotlib
 from matplotlib.figure import Figure
 
+from benchmarks.planner_fit import work_of
+from benchmarks.planner_shapes import SHAPES
 from benchmarks.planner_sweep import (
     Planned,
     by_agent,
@@ -175,9 +177,18 @@ def _verdict(found: dict[str, Any]) -> str:
         f"{held['worst']:.0%}. Of the larger models the planner says too much for "
         f"{', '.join(k for k in _KINDS if k in too_much) or 'nothing'}, and too little for "
         f"{', '.join(k for k in _KINDS if k in too_little) or 'nothing'}. Drawing tokens got "
-        f"{drawn} in the fit. The worst points are those of the smallest model with many logits, "
-        "which the model has as bytes moved."
+        f"{drawn} in the fit. Starting layers is {_starting(found, '106M'):.0%} of the predicted "
+        f"time of writing with the model of 106M and {_starting(found, '772M'):.0%} with that of "
+        "772M, so it matters for more than the smallest. The worst point is the smallest model "
+        "with its most logits: they take longer than their bytes say."
     )
+
+
+def _starting(found: dict[str, Any], model: str) -> float:
+    """The share of starting layers in writing."""
+    [point] = [p for p in found["points"] if (p["shape"], p["kind"]) == (model, "writing")]
+    work = work_of(point, SHAPES[model])
+    return work.launches * float(found["speed"]["layer_seconds"]) / float(point["predicted"])
 
 
 def _points(points: Sequence[dict[str, Any]]) -> str:
@@ -213,7 +224,8 @@ def _run(run: dict[str, Any]) -> list[str]:
     return [
         "The embedded model as agent and target on the bundled task `support`, "
         f"{settings['steps']} steps of {settings['ppo']['prompts_per_step']} prompts; no constant "
-        "was fitted to it. The plan takes every prompt to be as long as it may be, and none to be refused.",
+        "was fitted to it. The plan takes every prompt to be as long as it may be, and none to be "
+        "refused.",
         _table(("", "planned", "made", "error"), rows),
     ]
 

@@ -17,7 +17,7 @@ from stableprompt.planning.sides import Sides
 from stableprompt.planning.tokens import PaperCount, reference_tokens, written_prompts
 from stableprompt.scaling.machines import MachineOrder
 from stableprompt.scaling.memory import Memory
-from stableprompt.scaling.parts import Asked
+from stableprompt.scaling.parts import Asked, Target
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.metrics.registry import JUDGE
 from stableprompt.tasks.task import Task
@@ -88,51 +88,40 @@ def plan_run(task: Task, config: TuneConfig, order: MachineOrder) -> RunPlan:
         DataError: the training split is too small for a step.
     """
     require_possible(task, config)
-    answer = _answer_tokens(task, config, served=order.target_on is not None)
+    served = order.target_on is not None
+    answer = _answer_tokens(task, config, served=served)
     prompts = written_prompts(config)
     examples = draw_examples(task, config, 0).reward_examples
     typical = [(prompt, example) for prompt in prompts for example in examples]
-    whole = PaperCount(task, config, shared=False, answer=answer)
-    shared = PaperCount(task, config, shared=True, answer=answer)
+    whole, shared = (PaperCount(task, config, one, answer) for one in (False, True))
     context = whole.context(typical)
     sides = Sides(task, config, order, context, answer)
-    target, agent = sides.target_on(), sides.agent_on()
-    in_process = order.target_on is None and not sides.elsewhere
+    agent = sides.agent_on()
+    in_process = not served and not sides.elsewhere
     # Everybody reads shared beginnings once; who sells tokens counts them all.
-    read_once = shared(typical).read / whole(typical).read
-    spent: Counter[str] = Counter()
-
-    def answer_seconds(usage: Usage, calls: int) -> float:
-        read = usage.read * (1.0 if in_process else read_once)
-        found = target.answering(Asked(calls, read, context, 0.0 if in_process_labels else answer))
-        spent.update(found)
-        return sum(found.values())
-
-    in_process_labels = in_process and task.kind is not TaskKind.GENERATION
+    once = 1.0 if in_process else shared(typical).read / whole(typical).read
+    clock = _Clock(sides.target_on(), once, context, answer)
     step = {
         WRITING: agent.writing(config.ppo.prompts_per_step),
         JUDGING: agent.judging(),
         LEARNING: agent.learning(),
     }
-    side = agent.writing(config.anchor.prompts_per_decision)
-    price = (0.0, 0.0) if order.target_on is not None else target_price(config.target)
+    deciding = _times(agent.writing(config.anchor.prompts_per_decision), 2)
     pattern = Pattern(
         prompts=prompts,
         num_written=len(prompts),
         num_different=len(prompts),
         step_seconds=sum(sum(part.values()) for part in step.values()),
-        decision_seconds=2 * sum(side.values()),
+        decision_seconds=sum(deciding.values()),
         count=shared if in_process else whole,
-        answer_seconds=answer_seconds,
+        answer_seconds=clock,
     )
+    price = (0.0, 0.0) if served else target_price(config.target)
     paper = PaperRun(task, config, pattern, price).go()
-    deciding = paper.seconds - paper.target_seconds - paper.num_steps * pattern.step_seconds
-    decisions = round(deciding / pattern.decision_seconds)
-    seconds: dict[str, Mapping[str, float]] = {
-        name: _times(part, paper.num_steps) for name, part in step.items()
-    }
-    seconds |= {DECISIONS: _times(side, 2 * decisions), TARGET: dict(spent)}
-    hours = paper.seconds / 3600
+    decided = paper.seconds - paper.target_seconds - paper.num_steps * pattern.step_seconds
+    decisions = round(decided / pattern.decision_seconds)
+    seconds = {name: _times(part, paper.num_steps) for name, part in step.items()}
+    seconds |= {DECISIONS: _times(deciding, decisions), TARGET: dict(clock.spent)}
     shown = [p for p in Phase if p is not Phase.CURVE or config.selection.learning_curve]
     return RunPlan(
         at_most=most_calls(task, config).total,
@@ -145,12 +134,35 @@ def plan_run(task: Task, config: TuneConfig, order: MachineOrder) -> RunPlan:
         target_parameters=sides.target_parameters,
         rows_at_once=sides.rows_at_once if config.ppo.learning and config.steps else None,
         token_dollars=None if price is None else paper.ledger.dollars(price),
-        machine_dollars=hours * sides.dollars_per_hour(),
+        machine_dollars=paper.seconds / 3600 * sides.dollars_per_hour(),
         notes=tuple(_notes(task, config, order, sides)),
     )
 
 
-def _times(part: Mapping[str, float], count: int) -> dict[str, float]:
+class _Clock:
+    """How long the target takes, and in all what limited it.
+
+    Args:
+        target: What answers.
+        once: Of the tokens that are counted, the share that is really read.
+        context: Tokens of one call.
+        answer: Tokens that are written for one.
+    """
+
+    def __init__(self, target: Target, once: float, context: float, answer: float) -> None:
+        self._target, self._once = target, once
+        self._context, self._answer = context, answer
+        self.spent: Counter[str] = Counter()
+
+    def __call__(self, usage: Usage, calls: int) -> float:
+        """Seconds of some calls; the forecast asks once for each time that calls are made."""
+        asked = Asked(calls, usage.read * self._once, self._context, self._answer)
+        found = self._target.answering(asked)
+        self.spent.update(found)
+        return sum(found.values())
+
+
+def _times(part: Mapping[str, float], count: int) -> Mapping[str, float]:
     return {name: seconds * count for name, seconds in part.items()}
 
 
