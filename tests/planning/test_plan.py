@@ -192,3 +192,14 @@ def test_stand_ins_of_prompts_differ_and_have_the_length_of_the_cap() -> None:
     prompts = written_prompts(make_config({"agent": {"max_prompt_tokens": 25}}))
     assert len(set(prompts)) == 16
     assert {tokens_of(prompt) for prompt in prompts} == {25}
+
+
+def test_a_server_is_paid_by_the_hour_and_counts_what_it_is_sent() -> None:
+    here = plan(order={"agent_size": "1b", "target_size": "llama-3-405b"})
+    served, priced = plan(), plan(target=OPENAI)
+    for found in (served, priced):
+        assert found.token_dollars == 0
+        # A label's probabilities are those of one token.
+        assert all(usage.written == found.calls[name] for name, usage in found.tokens.items())
+    # In this process the prompts are read once for all 8 examples of a step.
+    assert served.tokens["training"].read > 1.5 * here.tokens["training"].read
