@@ -41,7 +41,7 @@ from stableprompt.tasks.metrics.registry import JUDGE, require_available
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.budget import Budget, require_enough_budget, test_calls
-from stableprompt.tuning.checks import require_enough_examples
+from stableprompt.tuning.checks import require_enough_examples, without_decisions
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
@@ -228,6 +228,8 @@ def _run(
     search: Search | None = None,
 ) -> TuneResult:
     (agent, target), folder = models, basis.folder
+    if undecided := without_decisions(config):
+        observer.on_note(undecided)
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
     setting = basis.settle(task, config, setting)
     with closing(make_scorer(task, config, target)) as scorer:

@@ -78,6 +78,7 @@ RECORD = StepRecord(
     anchor={"decision": "roll_back", "policy_score": 0.25, "anchor_score": 0.5},
     best_prompt="Name the colour",
     target_calls=10,
+    dollars=0.0,
     seconds=2.4,
 )
 
