@@ -41,7 +41,7 @@ from stableprompt.tasks.metrics.registry import JUDGE, require_available
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.budget import Budget, require_enough_budget, test_calls
-from stableprompt.tuning.checks import require_enough_examples
+from stableprompt.tuning.checks import require_enough_examples, without_decisions
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
@@ -236,6 +236,8 @@ def _run(
 ) -> TuneResult:
     task, agent, target, scorer = parts.task, parts.agent, parts.target, parts.scorer
     folder = basis.folder
+    if undecided := without_decisions(config):
+        observer.on_note(undecided)
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
     setting = basis.settle(task, config, setting)
     scorer.limits = Limits(
