@@ -89,6 +89,7 @@ def test_a_run_is_seven_lines(shown: Shown) -> None:
             view.on_step(replace(RECORD, step=step, mean_reward=reward, anchor=decided, **spent))
         shown.clock.now += 5
         status, steps, *rest = shown.lines()
+    assert shown.lines()[-2] == "time    1 min 15 s (limit 2 h 0 min)"  # it goes on no more
     assert status.endswith(" step 4 of 10, 5 s")
     assert steps.startswith("steps   ━") and steps.endswith("  3/10")
     assert rest == [

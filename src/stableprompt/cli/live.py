@@ -222,7 +222,7 @@ class LiveView(ConsoleObserver):
         told = duration(now - self._began)
         if (limit := self._known.seconds) is not None:
             told += f" (limit {duration(limit)})"
-        if self._in_loop and made:
+        if self._in_loop and made and not self._over:
             each = (self._since - self._first_at) / made
             left = max(0.0, each * (self._steps - self._done) - (now - self._since))
             told += f"; steps done in about {duration(left)}"

@@ -184,7 +184,7 @@ class Quiet(_ForPrograms):
 
 
 class Json(_ForPrograms):
-    """One JSON object a line on stdout for each event; docs/exports.md has them."""
+    """One JSON object a line on stdout for each event; docs/guides/scripts.md has them."""
 
     def introduce(self, task: "Task") -> None:
         """What was done to the data."""
