@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stableprompt.config import make_config
+from stableprompt.models.targets.providers import FUNCTION_PREFIX
 from stableprompt.reporting.page import page
 from stableprompt.reporting.reading import Run, read_run
 from stableprompt.reporting.settings import command_of, settings_of, shareable
@@ -182,9 +183,18 @@ def test_settings_that_differ_are_told_apart_and_folders_are_not_shown(tmp_path:
     assert shareable("https://user:secret@host/v1") == "https://host/v1"
 
 
-def test_the_command_names_the_settings_and_the_seed_prompt(tmp_path: Path) -> None:
-    run = read_run(folders.finished(tmp_path / "r"))
-    command = f"stableprompt tune DATA --config r/config.json --seed-prompt '{folders.SEED_PROMPT}'"
+def test_the_command_takes_examples_and_settings_from_the_run_folder(tmp_path: Path) -> None:
+    run = read_run(folders.finished(tmp_path / "a run"))
+    command = "stableprompt tune 'a run/task.json' --config 'a run/config.json'"
     assert command_of(run) == command
-    bundled = folders.finished(tmp_path / "b", task=folders.task() | {"name": "support"})
-    assert str(command_of(read_run(bundled))).startswith("stableprompt tune support --config")
+    assert "MODULE" not in page([run])
+
+
+def test_the_command_names_functions_of_the_users_own(tmp_path: Path) -> None:
+    task = folders.task() | {"metric": "near"}
+    target = {"model": f"{FUNCTION_PREFIX}mine:answer"}
+    config = make_config({"target": target}).model_dump(mode="json")
+    run = read_run(folders.finished(tmp_path / "r", task=task, config=config))
+    own = "--metric MODULE:near --target mine:answer"
+    assert str(command_of(run)).endswith(f"r/config.json {own}")
+    assert "with the module of your function for <code>MODULE</code>" in page([run])
