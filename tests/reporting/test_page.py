@@ -172,6 +172,16 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_scores_of_runs_side_by_side_say_of_what(tmp_path: Path) -> None:
+    runs = [
+        read_run(folders.finished(tmp_path / metric, task=folders.task() | {"metric": metric}))
+        for metric in ("accuracy", "macro_f1")
+    ]
+    table = page(runs).split("<main")[1].split("</table>")[0]
+    assert '<span class="quiet">accuracy</span>' in table
+    assert '<span class="quiet">macro f1</span>' in table
+
+
 def test_settings_that_differ_are_told_apart_and_folders_are_not_shown(tmp_path: Path) -> None:
     config = make_config({"steps": 7, "agent": {"model": "/home/jane/models/mine"}})
     run = read_run(folders.finished(tmp_path / "r", config=config.model_dump(mode="json")))
