@@ -1,7 +1,7 @@
 """From task and configuration to objects: the one place where they meet."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ from stableprompt.errors import ConfigError
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
 from stableprompt.models.memory import told_when_full
+from stableprompt.models.ranks import ALONE, Ranks
+from stableprompt.models.shared_agent import SharedAgent
 from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.providers import target_price
+from stableprompt.models.targets.shared import SharedTarget
 from stableprompt.models.training import prepare_training
+from stableprompt.place import SAME, Place, require_shareable
 from stableprompt.precision import label_agreement
 from stableprompt.prompt_writer import WriterCard, save_writer
 from stableprompt.reporting.writing import leave_report
@@ -34,6 +38,7 @@ from stableprompt.speakers import (
     named_target,
     other_judge,
     require_price,
+    share_of_calls,
     target_of,
 )
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
@@ -132,24 +137,34 @@ def resume(
         RunStopped: the observer asked for it.
         ModelError: a model cannot be loaded.
     """
-    path, observer = Path(run_dir), observer or Silence()
-    RunFolder.open_unfinished(path)
-    with alone(path, f"the run in {path}"):
-        folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
-        content = folder.read_json(TASK)
+    path, observer, ranks = Path(run_dir), observer or Silence(), Ranks.launched()
+    ranks.first_keeps(lambda: RunFolder.open_unfinished(path))
+    with ExitStack() as held:
+        ranks.first_keeps(lambda: held.enter_context(alone(path, f"the run in {path}")))
+
+        def read() -> tuple[dict[str, Any], dict[str, Any]]:
+            folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
+            return folder.read_json(TASK), folder.read_json(CONFIG)
+
+        content, settings = ranks.first_does(read)
         # Whether it is what was written is asked below, part by part.
         task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
-        config = make_config(folder.read_json(CONFIG), {"limits": dict(limits or {})})
+        config = make_config(settings, {"limits": dict(limits or {})})
         require_price(config)
+        require_shareable(config, ranks)
         known = known_before_loading(task, content, config, target)
-        basis = Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
+        folder = RunFolder(path)
+        basis = ranks.first_keeps(
+            lambda: Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
+        )
         observer.on_phase("loading models")
-        models = load_models(config, target)
+        models = load_models(share_of_calls(config, ranks.count), target)
+        ranks.require_same(SAME, lambda: known_before_loading(task, content, config, target))
         if limits:
-            folder.write_json(CONFIG, config.model_dump(mode="json"))
+            ranks.first_does(lambda: folder.write_json(CONFIG, config.model_dump(mode="json")))
         with closing(models[1]):
             fitting = without_long_texts(task, models[1], config, observer)
-            return _run(fitting, config, models, basis, observer)
+            return _run(fitting, config, models, Place(folder, ranks, basis), observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,18 +207,27 @@ def start_run(
         RunError: the folder holds something already.
     """
     require_possible(task, config)
-    RunFolder.require_free(path)
+    ranks = Ranks.launched()
+    require_shareable(config, ranks, searching=search is not None)
+    path = ranks.agree(path)
+    ranks.first_does(lambda: RunFolder.require_free(path))
     observer.on_phase("loading models")
-    agent, target = load_models(config, function)
-    with closing(target):
+    agent, target = load_models(share_of_calls(config, ranks.count), function)
+    with closing(target), ExitStack() as held:
         fitting = without_long_texts(task, target, config, observer)
-        folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
-        with alone(path, f"the run in {path}"):
+        known = known_before_loading(task, content := task_to_dict(task), config, function)
+        ranks.require_same(SAME, lambda: known)
+
+        def begin() -> Basis:
+            folder = RunFolder.create(path)  # a model that cannot be loaded leaves no folder
+            held.enter_context(alone(path, f"the run in {path}"))
             RunFolder.require_free(path)  # another process may have been faster
-            folder.write_json(TASK, content := task_to_dict(task))
+            folder.write_json(TASK, content)
             folder.write_json(CONFIG, config.model_dump(mode="json"))
-            basis = Basis.of_new(folder, known_before_loading(task, content, config, function))
-            return _run(fitting, config, (agent, target), basis, observer, search)
+            return Basis.of_new(folder, known)
+
+        place = Place(RunFolder(path), ranks, ranks.first_keeps(begin))
+        return _run(fitting, config, (agent, target), place, observer, search)
 
 
 def require_possible(task: Task, config: TuneConfig) -> None:
@@ -223,14 +247,17 @@ def _run(
     task: Task,
     config: TuneConfig,
     models: tuple[AgentLLM, TargetLLM],
-    basis: Basis,
+    place: Place,
     observer: Observer,
     search: Search | None = None,
 ) -> TuneResult:
-    (agent, target), folder = models, basis.folder
+    (agent, target), folder, ranks = models, place.folder, place.ranks
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
-    setting = basis.settle(task, config, setting)
-    with closing(make_scorer(task, config, target)) as scorer:
+    setting = place.settle(task, config, setting)
+    markup = markup_of(agent, target)
+    if ranks.count > 1:
+        agent = SharedAgent(agent, ranks)
+    with closing(make_scorer(task, config, target, ranks=ranks)) as scorer:
         scorer.limits = Limits(
             config.limits,
             target_price(config.target),
@@ -239,29 +266,29 @@ def _run(
             selection=Budget(config, len(task.validation)).selection,
             tell=observer.on_note,
         )
-        markup = markup_of(agent, target)
+        scorer.limits.agree = ranks.agree
         guards = Guards(config.guards, agent, Rules.of(task), markup)
-        trainable = prepare_training(agent, config.ppo.learning_rate)
+        trainable = prepare_training(agent, config.ppo.learning_rate, ranks)
         tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
         if search is not None:
             tuner.consider(search(Parts(task, agent, scorer)))
         if not config.per_input.wanted:
-            return _reported(tuner.run(setting), observer)
+            return _reported(tuner.run(setting), ranks, observer)
         card = WriterCard.of(task, config, markup)
         collector = Collector(agent, scorer, card.guards_for(agent), task, config)
-        itself = make_scorer(task, config, target_of(agent, config), scorer.judge)
+        itself = make_scorer(task, config, target_of(agent, config), scorer.judge, ranks)
         itself.ratings = scorer.ratings
 
         def keep(fixed: str, found: PerInputResult) -> None:
             save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
 
         trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
-        return _reported(tuner.run(setting, trial), observer)
+        return _reported(tuner.run(setting, trial), ranks, observer)
 
 
-def _reported(result: TuneResult, observer: Observer) -> TuneResult:
+def _reported(result: TuneResult, ranks: Ranks, observer: Observer) -> TuneResult:
     """The same result, with a page of it in the run folder."""
-    if trouble := leave_report(result.run_dir):
+    if trouble := ranks.first_does(lambda: leave_report(result.run_dir)):
         observer.on_note(trouble)
     return result
 
@@ -272,14 +299,23 @@ def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:
 
 
 def make_scorer(
-    task: Task, config: TuneConfig, target: TargetLLM, judge: Judge | None = None
+    task: Task,
+    config: TuneConfig,
+    target: TargetLLM,
+    judge: Judge | None = None,
+    ranks: Ranks = ALONE,
 ) -> Scorer:
     """The scorer of a task; loads the judge where one is needed that is not the target."""
+    room = answer_room(task, config, target)
+    if ranks.count > 1:
+        target = SharedTarget(target, ranks)
     if task.metric.name == JUDGE and judge is None:
         other = other_judge(config)
-        rater = target if other is None else load_target(config, other)
+        rater = target
+        if other is not None:
+            rater = load_target(share_of_calls(config, ranks.count), other)
+            rater = rater if ranks.count == 1 else SharedTarget(rater, ranks)
         judge = Judge(rater, config.judge.rubric or task.rubric or DEFAULT_RUBRIC)
-    room = answer_room(task, config, target)
     return Scorer(
         target,
         template_of(config.target),

@@ -17,7 +17,7 @@ from stableprompt.models.responses import Surprisal
 from stableprompt.models.targets.interface import LabelScores
 from stableprompt.runs.checkpoints import Checkpoint, save_checkpoint
 from stableprompt.tasks.readability import plain_instructions
-from stableprompt.tuning import tuner
+from stableprompt.tuning import keeping
 from stableprompt.tuning.monitor import Action
 from stableprompt.tuning.records import Silence, StepRecord, TuneResult
 from tests.fakes.word_agent import LIKED, ScriptedTarget, make_task
@@ -299,7 +299,7 @@ def test_killed_between_the_lines_and_the_checkpoint_writes_no_line_twice(
         save_checkpoint(folder, checkpoint, keep=keep)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tuner, "save_checkpoint", dies)
+        patch.setattr(keeping, "save_checkpoint", dies)
         with pytest.raises(Killed):
             run("cut")
     assert len(read_lines(tmp_path / "cut" / "steps.jsonl")) == 3  # one more than is saved

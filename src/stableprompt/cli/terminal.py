@@ -6,6 +6,7 @@ without width could make a text look like another one.
 """
 
 import json
+import os
 import sys
 import unicodedata
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -65,6 +66,12 @@ def _is_unshown(char: str) -> bool:
     return unicodedata.category(char) in _UNSHOWN
 
 
+def process_number() -> int:
+    """Of this process among those that a launcher started: the first, 0, speaks for all."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("RANK", "0")) if several else 0
+
+
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines of our own, with what data or a model put into them."""
     typer.echo(printable(text), err=to_stderr)
@@ -97,4 +104,5 @@ def make_console() -> "Console":
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(printable(text), **options)
 
-    return SafeConsole(highlight=False, markup=False, emoji=False)
+    quiet = process_number() > 0
+    return SafeConsole(highlight=False, markup=False, emoji=False, quiet=quiet)

@@ -59,7 +59,7 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
-from stableprompt.cli.terminal import make_console, on_one_line, say
+from stableprompt.cli.terminal import make_console, on_one_line, process_number, say
 from stableprompt.errors import ConfigError, RunStopped
 from stableprompt.runs.folder import CONFIG, RESULT, RunFolder, default_run_dir
 from stableprompt.trackers import TRACKERS, Trackers, require_trackers
@@ -217,8 +217,9 @@ def _start(data: str, order: Order, *, dry_run: bool) -> None:
     settings = make_config(file_settings, *order.layers, preset=order.preset)
     task = load_task(data, order.given, seed=settings.split_seed)
     require_enough_examples(task, settings)
-    folder = order.run_dir or default_run_dir(task.name)
-    RunFolder.require_free(folder)
+    folder = order.run_dir or default_run_dir(task.name)  # that of the first process counts
+    if process_number() == 0:
+        RunFolder.require_free(folder)
     _introduce(task)
     function = order.function
     if dry_run:
@@ -256,7 +257,8 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
             "--resume takes data and settings from the run folder; give it alone (limits and "
             "functions of your own aside), or start a new run without it"
         )
-    RunFolder.open_unfinished(again.folder)
+    if process_number() == 0:  # others may be on a machine that has no such folder
+        RunFolder.open_unfinished(again.folder)
     options = {"limits": again.limits.settings(), "changed_ok": again.changed_ok}
 
     def run(build: Any, watcher: "Observer") -> "TuneResult":
@@ -277,15 +279,21 @@ def _report(
     started = time.perf_counter()
     with Interrupts() as interrupts:
         try:
-            from stableprompt import build  # imports torch: only after everything else was in order
+            # These import torch: only after everything else was in order.
+            from stableprompt import build
+            from stableprompt.models.ranks import leave_others
 
             with Trackers(report_to, folder, ConsoleObserver(console)) as trackers:
-                result = run(build, interrupts.watched(trackers))
+                watcher = trackers if process_number() == 0 else ConsoleObserver(console)
+                result = run(build, interrupts.watched(watcher))
                 trackers.finish(result)
+            leave_others()
         except (KeyboardInterrupt, RunStopped) as interrupt:
-            say(f"interrupted{_hint(folder)}", to_stderr=True)
+            if process_number() == 0:
+                say(f"interrupted{_hint(folder)}", to_stderr=True)
             raise typer.Exit(interrupts.exit_code) from interrupt
-    print_summary(console, result, time.perf_counter() - started)
+    if process_number() == 0:
+        print_summary(console, result, time.perf_counter() - started)
 
 
 def _hint(folder: Path) -> str:
