@@ -46,18 +46,26 @@ class Ranks:
         """Join the others that were launched with this process; without a launcher it is alone.
 
         Raises:
-            ConfigError: they were launched to split the agent, not the work.
+            ConfigError: they were launched to split the agent, not the work; or others were to be
+                launched, and were not.
         """
+        asked = _is_set("ACCELERATE_USE_CPU")
         if max(int(os.environ.get(name, "1")) for name in _COUNTS) <= 1:
+            # Several were asked for, and one was started, which is told the address of others.
+            if asked and "MASTER_ADDR" in os.environ and "LOCAL_RANK" not in os.environ:
+                raise ConfigError(
+                    "`accelerate launch --cpu` starts several processes through MPI alone, and "
+                    "has started one; launch them with `torchrun --nproc-per-node 2 -m "
+                    "stableprompt ...`, or leave --num_processes out"
+                )
             return cls()
         for name, what in _UNTRIED.items():
-            if os.environ.get(name, "").lower() in ("true", "1"):
+            if _is_set(name):
                 raise ConfigError(
                     f"launched with {what}, which splits a model over processes, and that is not "
                     "supported; launch without it: each process then holds the whole agent, and "
                     "they share the work"
                 )
-        asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
         state = PartialState(cpu=asked or not torch.cuda.is_available(), timeout=_PATIENCE)
         return cls(state.process_index, state.num_processes)
 
@@ -179,6 +187,11 @@ def leave_others() -> None:
     """Hang up, when all is done."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         PartialState().destroy_process_group()
+
+
+def _is_set(name: str) -> bool:
+    """Whether a switch of Accelerate's is on."""
+    return os.environ.get(name, "").lower() in ("true", "1", "yes")
 
 
 def _result(value: Any, error: StablePromptError | None) -> Any:
