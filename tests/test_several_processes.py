@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stableprompt import build
+from stableprompt.config import make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.ranks import ALONE, Ranks
+from stableprompt.place import require_shareable
+from stableprompt.speakers import share_of_calls
 from tests.cli.conftest import COLUMNS, SMALL, invoke_app, options, write_rows
 from tests.fakes.tiny_model import save_tiny_model
 from tests.several.dying import answer
-from tests.several.runs import cut_words, run_locally, run_words
+from tests.several.runs import cut_words, run_locally, run_words, run_writers
 
 ROOT = Path(__file__).parent.parent
-RUNS = ("words", "labels", "texts")
+RUNS = ("words", "writers", "labels", "texts")
 _CLOCKS = ("seconds", "target_seconds", "run_dir")
 _TOLERANCE = 2e-3  # float32, and whatever an optimizer makes of its last digits
 
@@ -63,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     ]
     try:
         run_words(folder / "one" / "words")
+        run_writers(folder / "one" / "writers")
         for kind in ("labels", "texts"):
             run_locally(folder / "one" / kind, model, kind)
         told = [worker.communicate(timeout=240)[0] for worker in workers]
@@ -133,6 +138,11 @@ def test_a_run_of_one_is_ended_by_two(folder: Path) -> None:
     assert_near(found, wanted, "result.json")
 
 
+def test_one_that_is_asked_stops_all_after_the_step(folder: Path) -> None:
+    assert len(lines(folder / "stopped" / "steps.jsonl")) == 1
+    assert not (folder / "stopped" / "result.json").exists()
+
+
 def test_one_that_dies_ends_all_and_the_run_goes_on_alone(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +180,46 @@ def test_one_that_dies_ends_all_and_the_run_goes_on_alone(
     for content in (found, wanted):  # of a function they are guessed, and rounded, by its process
         del content["cost"]["target_tokens"], content["cost"]["target_written"]
     assert_near(found, wanted, "result.json")
+
+
+def test_all_processes_together_keep_the_pace_that_was_asked_for() -> None:
+    asked = {"concurrency": 8, "requests_per_minute": 60.0}
+    config = make_config({"target": {"model": "openai/gpt-4o-mini", "api": asked}})
+    assert share_of_calls(config, 1) == config
+    shared = share_of_calls(config, 4).target.api
+    assert (shared.concurrency, shared.requests_per_minute) == (2, 15.0)
+    assert share_of_calls(config, 9).target.api.concurrency == 1  # at least
+    untold = make_config({"target": {"model": "openai/gpt-4o-mini"}})
+    assert share_of_calls(untold, 2).target.api.concurrency == 4  # of 8, the usual
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_device_that_all_would_take_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    two, config = Ranks(0, 2), make_config({"device": device})
+    monkeypatch.setattr(Ranks, "device", torch.device("cuda", 0))
+    if device == "auto":
+        require_shareable(config, two)
+        with pytest.raises(ConfigError, match="cannot be shared by 2 processes"):
+            require_shareable(make_config({"device": "cuda:1"}), two)
+        with pytest.raises(ConfigError, match="this way to find prompts works in one process"):
+            require_shareable(config, two, searching=True)
+    else:
+        with pytest.raises(ConfigError, match="'cpu' cannot be shared by 2 .* launched for cuda"):
+            require_shareable(config, two)
+        require_shareable(config, ALONE)
+
+
+def test_other_commands_are_refused_under_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    done = invoke_app("tasks")
+    assert done.exit_code == 2
+    assert "stableprompt, process 1: `stableprompt tasks` works in one process" in done.output
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert invoke_app("tasks").exit_code == 0
 
 
 def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

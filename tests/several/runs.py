@@ -10,7 +10,7 @@ from stableprompt import build
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.records import Silence, StepRecord
-from tests.fakes.word_agent import make_task
+from tests.fakes.word_agent import ScriptedTarget, make_task
 from tests.tuning.conftest import scripted_models, tiny_config
 
 # Four rows and three written again, in minibatches of three: the last one has one row, and one of
@@ -76,6 +76,19 @@ def run_words(folder: Path, observer: Silence | None = None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         scripted_models(patch)
         build.start_run(make_task(), tiny_config(**WORDS), folder, observer or Silence())
+
+
+def run_writers(folder: Path) -> None:
+    """One that writes a prompt for each input, and saves the writer."""
+    settings: dict[str, Any] = {
+        "steps": 2,
+        "ppo": {"prompts_per_step": 6},
+        "per_input": {"mode": "always", "prompts": 2},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        scripted_models(patch)
+        patch.setattr(build, "target_of", lambda agent, config: ScriptedTarget())
+        build.start_run(make_task(), tiny_config(**settings), folder, Silence())
 
 
 def resume_words(folder: Path) -> None:

@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from stableprompt.errors import ConfigError, DataError, RunError
-from stableprompt.llm_config import ApiConfig
+from stableprompt.errors import ConfigError, DataError, RunError, RunStopped
+from stableprompt.llm_config import ApiConfig, LimitsConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.ranks import Ranks, leave_others
 from stableprompt.models.shared_agent import SharedAgent
 from stableprompt.models.targets.function import FunctionTarget
+from stableprompt.models.targets.interface import Usage
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.targets.shared import SharedTarget
+from stableprompt.scoring.ledger import Ledger, Purpose
+from stableprompt.scoring.limits import Limits
 from stableprompt.tuning.randomness import derive_uniforms
+from stableprompt.tuning.records import Silence
 from tests.fakes.agents import MESSAGES, make_agent
-from tests.several.runs import resume_words, run_locally, run_words
+from tests.several.runs import resume_words, run_locally, run_words, run_writers
 
 
 def check_ranks(ranks: Ranks) -> None:
@@ -103,13 +107,37 @@ def check_targets(ranks: Ranks) -> None:
     calls.close()
 
 
+def check_limits(ranks: Ranks) -> None:
+    """The clocks of two machines, one of them far ahead: the first one's counts."""
+    now = [0.0]
+    limits = Limits(LimitsConfig(max_seconds=60), clock=lambda: now[0])
+    limits.agree = ranks.agree
+    now[0], limits.waited, limits.steps = 50.0 * (1 + ranks.number), 25.0, 1
+    ledger = Ledger()
+    ledger.add_target(Purpose.TRAINING, Usage(10, 0), calls=10)
+    assert limits.room(ledger, Purpose.TEST) == 4  # 10 s left, 2.5 s a call
+    assert not limits.time_for_step()  # 25 s the last one
+
+
+class Stops(Silence):
+    def __init__(self, wants: bool) -> None:
+        self._wants = wants
+
+    def stop_asked(self) -> bool:
+        return self._wants
+
+
 def main() -> None:
     folder, model = Path(sys.argv[1]), Path(sys.argv[2])
     ranks = Ranks.launched()
     check_ranks(ranks)
     check_agent(ranks)
     check_targets(ranks)
+    check_limits(ranks)
+    with pytest.raises(RunStopped):  # both, though one was asked
+        run_words(folder / "stopped", Stops(ranks.number == 1))
     run_words(folder / "words")
+    run_writers(folder / "writers")
     resume_words(folder / "cut")
     for kind in ("labels", "texts"):
         run_locally(folder / kind, model, kind)
