@@ -16,7 +16,7 @@ from tests.tuning.conftest import scripted_models, tiny_config
 # Four rows and three written again, in minibatches of three: the last one has one row, and one of
 # two processes none. Updates are taken back, decisions made, demonstrations tried.
 WORDS: dict[str, Any] = {
-    "steps": 6,
+    "steps": 4,
     "agent": {"shown_prompt": "leader"},
     "ppo": {"prompts_per_step": 4, "replay": 3, "max_update_kl": 0.01},
     "anchor": {"update_threshold": 0.0, "certainty": 0.2},
