@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from stableprompt.build import make_scorer, markup_of, require_possible, without_long_texts
+from stableprompt.build import require_possible
 from stableprompt.config import TuneConfig
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import encode_answer
@@ -24,6 +24,7 @@ from stableprompt.models.targets.masked import MaskedTarget
 from stableprompt.models.targets.paper import PaperTarget
 from stableprompt.models.targets.providers import is_api, target_price
 from stableprompt.models.training import prepare_training
+from stableprompt.parts import make_scorer, markup_of, without_long_texts
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.speakers import answers_elsewhere, load_agent, load_models, other_judge
 from stableprompt.tasks.example import TaskKind

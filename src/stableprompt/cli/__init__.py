@@ -13,7 +13,9 @@ import typer
 
 from stableprompt.cli import compare, doctor, evaluate, export, report, tasks, tune, watch, write
 from stableprompt.cli.absent import Command, Group
+from stableprompt.cli.reporting import one_line_errors
 from stableprompt.cli.terminal import on_one_line, say
+from stableprompt.errors import ConfigError
 from stableprompt.version import __version__
 
 _BUG = "-v shows the trace; if no function of your own raised it, it is a bug: please report it"
@@ -45,12 +47,20 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
+@one_line_errors
 def options(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
     """Find the best prompt for an LLM that you cannot retrain."""
+    several = int(os.environ.get("WORLD_SIZE", "1"))
+    if several > 1 and context.invoked_subcommand != "tune":
+        raise ConfigError(
+            f"`stableprompt {context.invoked_subcommand}` works in one process, it was launched "
+            f"with {several}; start it without `accelerate launch`"
+        )
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stableprompt.cli.terminal import LONGEST_LINE, cut, on_one_line, say
+from stableprompt.cli.terminal import LONGEST_LINE, cut, on_one_line, process_number, say
 from stableprompt.errors import StablePromptError
 from stableprompt.reporting.verdict import verdict_of
 from stableprompt.runs.folder import TIMING, RunFolder
@@ -31,7 +31,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **options)
         except StablePromptError as error:
-            say(on_one_line(f"stableprompt: {error}"), to_stderr=True)
+            number = process_number()
+            who = f"stableprompt, process {number}" if number else "stableprompt"
+            say(on_one_line(f"{who}: {error}"), to_stderr=True)
             raise typer.Exit(BAD_INPUT) from error
 
     return wrapped

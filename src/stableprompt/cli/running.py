@@ -9,7 +9,7 @@ import typer
 
 from stableprompt.cli.interrupts import Interrupts
 from stableprompt.cli.live import Bounds
-from stableprompt.cli.terminal import say
+from stableprompt.cli.terminal import process_number, say
 from stableprompt.cli.voices import Voice
 from stableprompt.errors import RunStopped
 from stableprompt.runs.folder import CONFIG, RESULT
@@ -43,16 +43,21 @@ def run_and_tell(
     Raises:
         typer.Exit: it was interrupted; 128 and the signal, as shells count.
     """
+    others = process_number() > 0  # the first of several processes speaks for all
     with Interrupts(voice.screen) as interrupts:
         try:
             with voice.telling(folder, bounds) as observer:
-                from stableprompt import build  # imports torch: only after all else was in order
+                # These import torch: only after all else was in order.
+                from stableprompt import build
+                from stableprompt.models.ranks import leave_others
 
-                with Trackers(report_to, folder, observer) as trackers:
+                with Trackers(() if others else report_to, folder, observer) as trackers:
                     result = run(build, interrupts.watched(trackers))
                     trackers.finish(result)
+                leave_others()
         except (KeyboardInterrupt, RunStopped) as interrupt:
-            say(f"interrupted{_hint(folder)}", to_stderr=True)
+            if not others:
+                say(f"interrupted{_hint(folder)}", to_stderr=True)
             raise typer.Exit(interrupts.exit_code) from interrupt
     voice.finish(result)
 

@@ -52,6 +52,7 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
+from stableprompt.cli.terminal import process_number
 from stableprompt.cli.voices import Voice, choose_voice
 from stableprompt.errors import ConfigError
 from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
@@ -213,8 +214,9 @@ def _start(data: str, order: Order, *, dry_run: bool) -> None:
     settings = make_config(file_settings, *order.layers, preset=order.preset)
     task = load_task(data, order.given, seed=settings.split_seed)
     require_enough_examples(task, settings)
-    folder = order.run_dir or default_run_dir(task.name)
-    RunFolder.require_free(folder)
+    folder = order.run_dir or default_run_dir(task.name)  # that of the first process counts
+    if process_number() == 0:
+        RunFolder.require_free(folder)
     voice, function = order.voice, order.function
     voice.introduce(task)
     if dry_run:
@@ -257,7 +259,8 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
             "--resume takes data and settings from the run folder; give it alone (limits and "
             "functions of your own aside), or start a new run without it"
         )
-    RunFolder.open_unfinished(again.folder)
+    if process_number() == 0:  # others may be on a machine that has no such folder
+        RunFolder.open_unfinished(again.folder)
     options = {"limits": again.limits.settings(), "changed_ok": again.changed_ok}
 
     def run(build: Any, watcher: "Observer") -> "TuneResult":

@@ -17,6 +17,7 @@ from stableprompt.cli.terminal import (
     hand_over_json,
     make_console,
     on_one_line,
+    process_number,
     say,
 )
 from stableprompt.errors import ConfigError
@@ -86,9 +87,13 @@ class Voice(Protocol):
 def choose_voice(*, quiet: bool, as_json: bool) -> Voice:
     """The voice that is asked for; for a person a live view where the terminal can show one.
 
+    Of several processes that share a run the first one speaks for all.
+
     Raises:
         ConfigError: two of them are asked for.
     """
+    if process_number() > 0:
+        return _ForPrograms()
     if quiet and as_json:
         raise ConfigError("--quiet and --json are two ways to be brief; give one of them")
     if as_json:
@@ -165,9 +170,15 @@ class _ForPrograms:
         with redirect_stdout(sys.stderr):
             yield Silence()
 
+    def finish(self, result: "TuneResult") -> None:
+        """Say nothing."""
+
     def estimating(self) -> "AbstractContextManager[Observer]":
         """Nobody."""
         return self.telling(Path(), Bounds)
+
+    def show_estimate(self, estimate: "RunEstimate") -> None:
+        """Say nothing."""
 
 
 class Quiet(_ForPrograms):
