@@ -136,6 +136,7 @@ def resume(
     RunFolder.open_unfinished(path)
     with alone(path, f"the run in {path}"):
         folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
+        folder.make_checkpoints()
         content = folder.read_json(TASK)
         # Whether it is what was written is asked below, part by part.
         task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
