@@ -4,17 +4,23 @@ What takes long to load is imported by the command that needs it, when it is run
 and the completion of a shell answer at once.
 """
 
+import errno
 import io
 import os
 import signal
 import sys
+from typing import Final
 
 import typer
 
 from stableprompt.cli import compare, doctor, evaluate, export, report, tasks, tune, watch, write
 from stableprompt.cli.absent import Command, Group
+from stableprompt.cli.reporting import BAD_INPUT
 from stableprompt.cli.terminal import say
 from stableprompt.version import __version__
+
+# By the disk that the output goes to.
+_REFUSED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="stableprompt",
@@ -61,5 +67,16 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         app(prog_name="stableprompt")  # python -m stableprompt is the same program
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        # What waits to be printed would be refused once more while Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        say(
+            f"stableprompt: the output cannot be written ({error.strerror}); make room, or print "
+            "elsewhere: what a run has finished is kept, and it can be resumed",
+            to_stderr=True,
+        )
+        sys.exit(BAD_INPUT)
     finally:  # an impatient Ctrl-C while Python ends: no traceback of that
         signal.signal(signal.SIGINT, signal.SIG_DFL)
