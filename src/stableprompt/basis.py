@@ -88,7 +88,7 @@ class Basis:
         """
         before: dict[str, Any] | None = None
         if (folder.path / BASIS).is_file():
-            before = folder.read_json(BASIS)
+            before = _read(folder)
         elif next(folder.checkpoints.iterdir(), None) is not None:
             # Of an earlier version, or lost: nobody knows what has changed.
             before = {"version": {"stableprompt": f"unknown, for lack of {BASIS}"}}
@@ -159,6 +159,24 @@ def qualified_name(function: Callable[..., Any]) -> str:
         module = Path(str(getattr(sys.modules["__main__"], "__file__", "__main__"))).stem
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{module}.{name}"
+
+
+def _read(folder: RunFolder) -> dict[str, Any]:
+    """What was written down.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    content = folder.read_json(BASIS)
+    for name, part in content.items():
+        wanted = list if name == _CHANGED else dict
+        if not isinstance(part, wanted):
+            raise RunError(
+                f"{folder.path / BASIS} cannot be read ({name!r} is {type(part).__name__}, not "
+                f"{wanted.__name__}); it is damaged: take it away, look at what may have changed, "
+                "and resume with --changed-ok"
+            )
+    return content
 
 
 def _models(task: Task, config: TuneConfig) -> dict[str, str]:

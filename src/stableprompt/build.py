@@ -134,6 +134,7 @@ def resume(
 
         def read() -> tuple[dict[str, Any], dict[str, Any]]:
             folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
+            folder.make_checkpoints()
             return folder.read_json(TASK), folder.read_json(CONFIG)
 
         content, settings = ranks.first_does(read)
