@@ -12,6 +12,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
 from stableprompt.models.memory import told_when_full
+from stableprompt.models.targets.api import ApiTarget
 from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.providers import target_price
@@ -109,19 +110,21 @@ def resume(
     metric: CustomMetric | None = None,
     target: TargetFunction | None = None,
     limits: Mapping[str, Any] | None = None,
+    base_url: str | Sequence[str] | None = None,
     changed_ok: bool = False,
     observer: Observer | None = None,
 ) -> TuneResult:
     """Continue a run that was interrupted, from its folder alone.
 
     The result is that of an uninterrupted run. What that rests on must be as it was when the run
-    began: settings but limits, data, models, functions, versions.
+    began: settings but limits and addresses, data, models, functions, versions.
 
     Args:
         run_dir: What ``tune`` was given, or printed.
         metric: The function that scores, where the run uses one of your own.
         target: The function that answers, where the target is one.
         limits: Fields of ``LimitsConfig`` to change, where the run has reached one of them.
+        base_url: Where the target answers now, where its servers have moved; several are replicas.
         changed_ok: Go on although something changed; the result says what.
         observer: Told how it goes.
 
@@ -139,13 +142,16 @@ def resume(
         content = folder.read_json(TASK)
         # Whether it is what was written is asked below, part by part.
         task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
-        config = make_config(folder.read_json(CONFIG), {"limits": dict(limits or {})})
+        changes: dict[str, Any] = {"limits": dict(limits or {})}
+        if base_url is not None:
+            changes["target"] = {"api": {"base_url": base_url}}
+        config = make_config(folder.read_json(CONFIG), changes)
         require_price(config)
         known = known_before_loading(task, content, config, target)
         basis = Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
         observer.on_phase("loading models")
         models = load_models(config, target)
-        if limits:
+        if limits or base_url is not None:
             folder.write_json(CONFIG, config.model_dump(mode="json"))
         with closing(models[1]):
             fitting = without_long_texts(task, models[1], config, observer)
@@ -230,6 +236,7 @@ def _run(
     (agent, target), folder = models, basis.folder
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
     setting = basis.settle(task, config, setting)
+    tell_of_replicas(target, observer)
     with closing(make_scorer(task, config, target)) as scorer:
         scorer.limits = Limits(
             config.limits,
@@ -257,6 +264,12 @@ def _run(
 
         trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
         return _reported(tuner.run(setting, trial), observer)
+
+
+def tell_of_replicas(target: TargetLLM, observer: Observer) -> None:
+    """Have said which servers of the target are set aside."""
+    if isinstance(target, ApiTarget):
+        target.tell = observer.on_note
 
 
 def _reported(result: TuneResult, observer: Observer) -> TuneResult:

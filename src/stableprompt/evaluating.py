@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from stableprompt.build import make_scorer
+from stableprompt.build import make_scorer, tell_of_replicas
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.memory import told_when_full
@@ -65,6 +65,7 @@ def evaluate_with(
     task: Task, config: TuneConfig, target: TargetLLM, split: SplitName, observer: Observer
 ) -> Estimate:
     """Score a task's seed prompt on one split, with a target that is loaded already."""
+    tell_of_replicas(target, observer)
     room = answer_room(task, config, target)
     fitting = drop_long_texts(task, target, template_of(config.target), room)
     for note in fitting.notes[len(task.notes) :]:

@@ -1,8 +1,7 @@
 """A target behind an API: an OpenAI-compatible server, near or far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Final
 
 import torch
@@ -12,10 +11,10 @@ from stableprompt.errors import TargetError
 from stableprompt.llm_config import TargetConfig
 from stableprompt.models.chat import Message
 from stableprompt.models.targets.answer_cache import AnswerCache
-from stableprompt.models.targets.client import Client, Reply
-from stableprompt.models.targets.dialect import Dialect, find_dialect, logprobs_by_id
+from stableprompt.models.targets.client import Reply
+from stableprompt.models.targets.dialect import logprobs_by_id
+from stableprompt.models.targets.failures import Failed
 from stableprompt.models.targets.interface import Answers, LabelScores, Usage
-from stableprompt.models.targets.providers import endpoint_of, key_of
 from stableprompt.models.targets.remote_labels import (
     Ids,
     can_be_told_apart,
@@ -23,11 +22,12 @@ from stableprompt.models.targets.remote_labels import (
     tree_of,
     word_probs,
 )
-from stableprompt.models.targets.traffic import FIRST_TRIES, Failed, MayPass, Refused, Traffic
+from stableprompt.models.targets.servers import Servers
 from stableprompt.tasks.spoken_labels import spoken_label, without_thinking
 
-CONCURRENCY: Final = 8
-PORTION: Final = 4  # times the concurrency: conversations between two looks at the limits
+PORTION: Final = (
+    4  # times the calls under way at once: conversations between two looks at the limits
+)
 LABEL_ROOM: Final = 32  # tokens of an answer that names a label
 MARKUP: Final = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>"),
@@ -55,20 +55,19 @@ class ApiTarget:
     ) -> None:
         self.name = model or config.model
         self._config, self._cache = config, cache
-        self._endpoint = endpoint_of(self.name, config.api)
-        self._client = Client(self._endpoint, key_of(self._endpoint), config.api.timeout_seconds)
-        self._concurrency = config.api.concurrency or CONCURRENCY
-        self.traffic = Traffic(config.api, self._concurrency, self.name)
         self._ids: dict[str, Ids] = {}
+        self.tell: Callable[[str], None] = lambda note: None
+        """Told what becomes of replicas, between two portions of calls."""
         try:
-            self.dialect = self._find_dialect()
+            self._servers = Servers(self.name, config.api, cache)
         except BaseException:
-            self.close()
+            cache.close()
             raise
+        self.traffic, self.dialect = self._servers.traffic, self._servers.dialect
 
     def close(self) -> None:
         """Hang up; it answers no more."""
-        self.traffic.close(last=self._client.close)
+        self._servers.close()
         self._cache.close()
 
     @property
@@ -79,15 +78,17 @@ class ApiTarget:
     @property
     def at_once(self) -> int | None:
         """A few for each call under way."""
-        return PORTION * self._concurrency
+        return PORTION * self.traffic.replicas.room
 
     @property
-    def requests(self) -> Mapping[str, int]:
-        """Those sent, and what was known already."""
+    def requests(self) -> Mapping[str, Any]:
+        """Those sent, and what was known already; of several replicas each one's share."""
+        replicas = self.traffic.replicas
         return {
             "sent": self.traffic.sent,
             "retries": self.traffic.retries,
             "from_disk": self._cache.hits,
+            **({"replicas": replicas.told()} if len(replicas.all) > 1 else {}),
         }
 
     @property
@@ -213,21 +214,23 @@ class ApiTarget:
         )
 
     def _body(self, conversation: Sequence[Message], max_tokens: int) -> dict[str, Any]:
-        return self.dialect.body(self._endpoint.model, conversation, max_tokens)
+        return self.dialect.body(self._servers.home.model, conversation, max_tokens)
 
     def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[Reply | Failed]:
         """An answer to each request: from disk, or from the server and then to disk."""
-        questions = [[self._endpoint.base_url, dict(body), {"sample": 0}] for body in bodies]
+        questions = [[self._servers.home.base_url, dict(body), {"sample": 0}] for body in bodies]
         kept = [self._cache.find(question) for question in questions]
         missing = [n for n, answer in enumerate(kept) if answer is None]
 
-        async def send(number: int) -> Reply:
+        async def send(number: int, at: int) -> Reply:
             n = missing[number]
-            reply = _counted(await self._client.chat(bodies[n]), bodies[n])
+            reply = _counted(await self._servers.clients[at].chat(bodies[n]), bodies[n])
             self._cache.keep(questions[n], asdict(reply))
             return reply
 
         new = iter(self.traffic.run(send, len(missing)) if missing else [])
+        for note in self.traffic.replicas.take_notes():
+            self.tell(note)
         return [next(new) if answer is None else Reply.from_json(answer) for answer in kept]
 
     def _tokens(self, word: str) -> Ids:
@@ -237,10 +240,13 @@ class ApiTarget:
             TargetError: the server fails to say: read another way, figures would not compare.
         """
         if word not in self._ids:
-            question = [self._endpoint.base_url, self._endpoint.model, {"tokenize": word}]
+            home = self._servers.home
+            question = [home.base_url, home.model, {"tokenize": word}]
             ids = self._cache.find(question)
             if ids is None:
-                [found] = self.traffic.run(lambda _: self._client.tokenize(word), 1)
+                [found] = self.traffic.run(
+                    lambda _, at: self._servers.clients[at].tokenize(word), 1
+                )
                 if isinstance(found, Failed):
                     raise TargetError(
                         f"the target {self.name!r} did tokenize and no longer does: {found.why}; "
@@ -250,31 +256,6 @@ class ApiTarget:
                 self._cache.keep(question, list(ids))
             self._ids[word] = tuple(ids)
         return self._ids[word]
-
-    def _find_dialect(self) -> Dialect:
-        question = [
-            self._endpoint.base_url,
-            self._endpoint.model,
-            {"labels": self._config.api.labels},
-        ]
-        kept = self._cache.find(question)
-        if kept is not None:
-            return Dialect(**kept)
-
-        async def find() -> Dialect:
-            patiently = partial(self.traffic.patiently, attempts=FIRST_TRIES)
-            wanted = self._config.api.labels == "auto"
-            return await find_dialect(self._client, patiently, labels=wanted)
-
-        try:
-            dialect = self.traffic.complete(find())
-        except (MayPass, Refused) as failure:
-            raise TargetError(
-                f"the target {self.name!r} does not answer: {failure}; see whether the server is "
-                f"up at {self._endpoint.base_url}"
-            ) from None
-        self._cache.keep(question, dialect.to_dict())
-        return dialect
 
 
 def _counted(reply: Reply, body: Mapping[str, Any]) -> Reply:
