@@ -87,6 +87,9 @@ class ApiConfig(Section):
     writes, right or wrong."""
     cache: bool = True
     """Answers are kept in the user's cache folder, so that nothing is paid for twice."""
+    ask_ahead: bool = True
+    """Begin with a prompt while the agent still writes the others of the step. No figure depends on
+    it."""
     price_read: float | None = Field(None, ge=0)
     """Dollars for a million tokens that the target reads; null takes the price table's."""
     price_written: float | None = Field(None, ge=0)

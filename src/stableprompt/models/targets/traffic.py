@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -44,6 +45,7 @@ class Traffic:
     Attributes:
         sent: Calls that were sent, retries among them.
         retries: How many of them were retries.
+        answered: Whether any call was.
         replicas: Who takes the next call.
     """
 
@@ -54,8 +56,9 @@ class Traffic:
         self.replicas = Replicas(places, concurrency, config.longest_pause_seconds)
         self.sent = self.retries = 0
         self._outcomes: deque[bool] = deque(maxlen=_REMEMBERED)  # whether it was answered
-        self._answered = False  # any call
+        self.answered = False
         self._put_off = 0
+        self._begun: set[asyncio.Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         # A daemon: an interrupted program need not wait for a server that never answers.
         self._thread = threading.Thread(
@@ -71,6 +74,7 @@ class Traffic:
             last: What is still to be done in it, such as hanging up.
         """
         if self._end.alive:
+            self.complete(self._call_off())
             self.complete(self.replicas.close())
             if last is not None:
                 self.complete(_only(last))
@@ -88,6 +92,32 @@ class Traffic:
             TargetError: the target refuses all of them, or too many failed for good.
         """
         return self.complete(self._run(call, count))
+
+    def begin(self, call: Callable[[int], Awaitable[_T]]) -> "Future[_T | None]":
+        """Send one call, once, and do not wait for it; None where it is to be made again.
+
+        Args:
+            call: Sends it to a replica.
+        """
+
+        async def once() -> _T | None:
+            try:
+                return await self._try(call, again=False)
+            except (MayPass, Refused, TargetError):  # said where somebody waits for the answer
+                return None
+
+        async def noted() -> _T | None:
+            task = asyncio.ensure_future(once())
+            self._begun.add(task)
+            task.add_done_callback(self._begun.discard)
+            return await task
+
+        return asyncio.run_coroutine_threadsafe(noted(), self._loop)
+
+    async def _call_off(self) -> None:
+        for task in (tasks := list(self._begun)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def complete(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Wait for some work in the loop; interrupted, it is called off."""
@@ -131,7 +161,7 @@ class Traffic:
         Raises:
             TargetError: ten were put off.
         """
-        if self._answered or self._config.attempts <= FIRST_TRIES:
+        if self.answered or self._config.attempts <= FIRST_TRIES:
             return await self._settle(call, number)
         try:
             answer = await self.patiently(partial(call, number), attempts=FIRST_TRIES)
@@ -139,7 +169,7 @@ class Traffic:
             return Failed(str(failure))
         except MayPass as failure:
             self._put_off += not isinstance(failure, Down)  # to have that said in its own words
-            if self._put_off >= _SLACK and not self._answered:
+            if self._put_off >= _SLACK and not self.answered:
                 raise TargetError(
                     f"the target {self._name!r} answered none of its first {self._put_off} calls, "
                     f"the last one failed so: {_short(failure)}; see to it and start again"
@@ -149,7 +179,7 @@ class Traffic:
         return answer
 
     def _succeed(self) -> None:
-        self._answered = True
+        self.answered = True
         self._outcomes.append(True)
 
     async def _settle(
