@@ -43,8 +43,8 @@ simulated latency. Median of {REPEATS} times, on {{cores}} busy CPU cores.
 
 AT_BEST = f"""
 *At best*: {CALLS} calls, divided by {CONCURRENCY} and by the number of replicas, times the latency.
-The client is one thread, which sends a few hundred calls a second at most, however many replicas
-there are; here the servers share its cores.
+At 50 ms the client is what bounds it: one thread, which on these cores, shared with the servers,
+sends about a hundred calls a second however many replicas there are.
 
 ## What becomes of replicas that fail
 

@@ -173,9 +173,8 @@ class Collector:
         uniforms = derive_uniforms(config.seed, step, "prompts", rows=rows, length=length)
         each_own: list[tuple[Example, ...]] = [(example,) for example in inputs]
         examples = each_own or [draw.reward_examples] * rows
-        responses, inspections = self.write(
-            query, uniforms, on_prompt=self._sent_ahead(Purpose.TRAINING, examples)
-        )
+        begin = self.ahead(Purpose.TRAINING, examples, prompts=[self._task.seed_prompt])
+        responses, inspections = self.write(query, uniforms, on_prompt=begin)
         judged = self._judge(step, draw, query, inspections, pool)
         candidates = [candidate for candidate in judged if candidate is not None]
         if not config.ppo.learning or len(candidates) < _FEWEST:
@@ -193,23 +192,35 @@ class Collector:
             rewards += [seed_reward + pool.gain(prompt) for prompt in again]
         return self._rollout(query, ids, mask, rewards, len(candidates)), candidates
 
-    def _sent_ahead(
-        self, purpose: Purpose, examples: Sequence[tuple[Example, ...]]
+    def ahead(
+        self,
+        purpose: Purpose,
+        examples: Sequence[tuple[Example, ...]],
+        *,
+        writers: int = 1,
+        prompts: Sequence[str] = (),
     ) -> OnPrompt | None:
-        """Has the target begin with the seed prompt, and with each prompt as it is written.
+        """Has the target begin with each prompt as it is written; None where that gains nothing.
 
         Args:
             purpose: Of these calls.
-            examples: What the prompt of each row will be scored on.
+            examples: What the prompt of each row will be scored on; later rows are not sent.
+            writers: So many will write for each row.
+            prompts: To begin with at once, on all of these examples.
         """
-        beside = list(dict.fromkeys(examples))
-        calls = sum(map(len, [*examples, *beside]))
+        beside = [(prompt, own) for prompt in prompts for own in dict.fromkeys(examples)]
+        calls = writers * sum(map(len, examples)) + sum(len(own) for _, own in beside)
         ahead = self._scorer.ahead(purpose, calls)
         if not ahead.wanted:
             return None
-        for own in beside:
-            ahead.ask(self._task.seed_prompt, own)
-        return lambda row, prompt: ahead.ask(prompt, examples[row])
+        for prompt, own in beside:
+            ahead.ask(prompt, own)
+
+        def begin(row: int, prompt: str) -> None:
+            if row < len(examples):
+                ahead.ask(prompt, examples[row])
+
+        return begin
 
     def _rollout(
         self,

@@ -139,14 +139,14 @@ def test_one_that_holds_up_the_others_is_set_aside_and_tried_again(serve: Open) 
 
 
 def test_each_replica_has_slots_of_its_own(serve: Open) -> None:
-    servers = [serve(faults=taking(0.05)) for _ in range(2)]
+    servers = [serve(faults=taking(0.2)) for _ in range(2)]
     with closing(target_at(*servers, concurrency=3)) as target:
         started = time.monotonic()
         target.generate(say(24), 4)
         seconds = time.monotonic() - started
         assert target.at_once == 4 * 3 * 2
     assert [server.max_in_flight for server in servers] == [3, 3]
-    assert seconds < 24 / 3 * 0.05  # what one alone takes at least
+    assert seconds < 24 / 3 * 0.2  # what one alone takes at least
 
 
 def test_the_pace_is_that_of_each_replica(serve: Open) -> None:

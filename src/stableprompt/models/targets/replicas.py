@@ -36,6 +36,8 @@ class Replica:
         self.known = True
         """Whether it was found to be the same target as the others."""
         self.aside = False
+        self.on_trial = False
+        """Whether it has just come back: one call says whether it gets more."""
         self.busy = self.sent = self.times_aside = 0
         self.failures = 0
         """In a row."""
@@ -130,7 +132,7 @@ class Replicas:
         left = [r for r in self.all if r.known and r not in tried]
         working = [r for r in left if not r.aside] or left
         awake = [r for r in working if r.not_before <= now] or working
-        free = [r for r in awake if r.busy < self._slots]
+        free = [r for r in awake if r.busy < (1 if r.on_trial else self._slots)]
         if not free:
             return None
         return min(free, key=lambda r: (max(now, r.not_before), r.busy, r.sent))
@@ -140,7 +142,7 @@ class Replicas:
         replica.failures = 0
         if replica.aside:
             self._restore(replica)
-        if len(replica.heard) < _LOOK:
+        if len(replica.heard) < (1 if replica.on_trial else _LOOK):
             return
         replica.mean = mean = sum(replica.heard) / len(replica.heard)
         replica.heard = []
@@ -148,6 +150,8 @@ class Replicas:
         best = min(others, default=mean)
         if mean > _SLOW * best and mean - best > _NO_MATTER:
             self.set_aside(replica, f"it takes {mean:.3g} s for a call, another {best:.3g} s")
+        elif replica.on_trial:
+            replica.on_trial = False
         else:
             replica.pause = _FIRST_PAUSE
 
@@ -159,7 +163,9 @@ class Replicas:
         if failure.after is not None and not too_long:
             now = asyncio.get_running_loop().time()
             replica.not_before = max(replica.not_before, now + failure.after)
-        elif too_long or isinstance(failure, Down) or replica.failures >= _ENOUGH:
+        elif (
+            too_long or replica.on_trial or isinstance(failure, Down) or replica.failures >= _ENOUGH
+        ):
             self.set_aside(replica, " ".join(str(failure).split())[:120])
 
     def leave_out(self, number: int, why: str) -> None:
@@ -200,7 +206,8 @@ class Replicas:
                 self._restore(replica)
 
     def _restore(self, replica: Replica) -> None:
-        replica.known, replica.aside, replica.failures = True, False, 0
+        replica.known, replica.aside, replica.on_trial = True, False, True
+        replica.failures = 0
         replica.heard = []
         self._wake()
 
