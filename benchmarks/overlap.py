@@ -42,19 +42,19 @@ python -m benchmarks.overlap --out docs/results/overlap.md
 
 A step writes {PROMPTS} prompts of {LONGEST} tokens at most and scores them on {EXAMPLES} examples,
 as by default. The agent is the tiny one of the tests (random weights), with a pause of
-{TOKEN_SECONDS * 1000:.0f} ms for each token that all rows are written by: {LONGEST * TOKEN_SECONDS:.0f} s a step. The
-server is that of the tests, and answers after a simulated latency. Without calls ahead a step is writing,
+{{pause:.0f}} ms for each token that all rows are written by: {{writing:.0f}} s a step. The server
+is that of the tests, and answers after a simulated latency. Without calls ahead a step is writing,
 then scoring, then the update (one or two seconds here). In the first step nothing is asked ahead;
 the seconds are the median of the {STEPS - 1} steps after it, on {{cores}} busy CPU cores.
 
-| latency | calls at once | seconds a step, one after the other | with calls ahead | gain | files equal |
+| latency | calls at once | seconds a step, nothing ahead | with calls ahead | gain | files equal |
 |---|---|---|---|---|---|
 """
 
 CLOSING = """
-The rollout is exactly on-policy in both: calls ahead are made inside a step only, about prompts that
-the step's own weights have written, and the update waits for all of them. *Files equal*: `{files}`,
-byte for byte.
+The rollout is exactly on-policy in both: calls ahead are made inside a step only, about prompts
+that the step's own weights have written, and the update waits for all of them. *Files equal*:
+`{files}`, byte for byte.
 
 What is gained lies between nothing and the time that writing takes; its share is largest where
 scoring takes about as long as writing. A prompt is sent as soon as its last token is written, so
@@ -132,7 +132,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     os.environ[KEY_VARIABLE] = KEY
-    found = INTRODUCTION.format(cores=os.cpu_count())
+    found = INTRODUCTION.format(
+        cores=os.cpu_count(), pause=TOKEN_SECONDS * 1000, writing=LONGEST * TOKEN_SECONDS
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for latency, at_once in CASES:
             found += row(latency, at_once, Path(scratch))
