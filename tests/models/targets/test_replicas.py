@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from stableprompt.errors import TargetError
-from stableprompt.llm_config import TargetConfig
+from stableprompt.llm_config import ApiConfig, TargetConfig
 from stableprompt.models.targets.answer_cache import AnswerCache
 from stableprompt.models.targets.api import ApiTarget
+from stableprompt.models.targets.failures import Down, Failed, MayPass
+from stableprompt.models.targets.traffic import Traffic
 from tests.fakes.api_chat import OPENAI
 from tests.fakes.api_faults import (
     HANG,
@@ -145,6 +147,8 @@ def test_each_replica_has_slots_of_its_own(serve: Open) -> None:
         target.generate(say(24), 4)
         seconds = time.monotonic() - started
         assert target.at_once == 4 * 3 * 2
+        servers[1].close()
+        target.generate(say(24), 4)
     assert [server.max_in_flight for server in servers] == [3, 3]
     assert seconds < 24 / 3 * 0.2  # what one alone takes at least
 
@@ -229,6 +233,23 @@ def test_a_call_that_fails_everywhere_is_left_out_alone(serve: Open) -> None:
     assert found.texts[:29] == tuple(str(n) for n in range(30) if n != 7)
     asked = sum("Say 7" in str(s.body["messages"]) for one in servers for s in one.requests)
     assert 4 <= asked <= 8  # four attempts, each at both where both work
+
+
+def test_what_one_answers_with_an_error_is_not_said_to_find_nobody() -> None:
+    async def call(number: int, at: int) -> str:
+        raise MayPass("500 of the first") if at == 0 else Down("nobody at the second")
+
+    async def greet(at: int) -> None:
+        raise Down("still nobody")
+
+    config = ApiConfig(attempts=1, longest_pause_seconds=0.01)
+    traffic = Traffic(config, 1, "m", ["first", "second"])
+    traffic.replicas.greet = greet
+    try:
+        # Were nobody anywhere, it would stop the run.
+        assert traffic.run(call, 1) == [Failed("500 of the first")]
+    finally:
+        traffic.close()
 
 
 def test_a_replica_that_asks_for_a_rest_gets_it_and_the_other_goes_on(serve: Open) -> None:

@@ -47,6 +47,8 @@ class Ahead:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._under_way: dict[str, Future[Reply | None]] = {}
+        self.again = 0
+        """Questions that failed here, and were asked again."""
 
     def begin(self, question: Any, send: Callable[[int], Awaitable[Reply]]) -> None:
         """Send a question, unless it was sent."""
@@ -57,10 +59,14 @@ class Ahead:
     def take(self, question: Any) -> Reply | None:
         """The answer, as soon as it is there; None where there is none."""
         future = self._under_way.pop(json.dumps(question), None) if self._under_way else None
+        if future is None:
+            return None
         try:
-            return None if future is None else future.result()
+            reply = future.result()
         except CancelledError:
             return None
+        self.again += reply is None
+        return reply
 
     def forget(self) -> None:
         """Call off what nobody has taken."""

@@ -90,7 +90,7 @@ class ApiTarget:
         replicas = self.traffic.replicas
         return {
             "sent": self.traffic.sent,
-            "retries": self.traffic.retries,
+            "retries": self.traffic.retries + self._ahead.again,
             "from_disk": self._cache.hits,
             **({"replicas": replicas.told()} if len(replicas.all) > 1 else {}),
         }
