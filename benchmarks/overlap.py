@@ -56,10 +56,11 @@ The rollout is exactly on-policy in both: calls ahead are made inside a step onl
 that the step's own weights have written, and the update waits for all of them. *Files equal*:
 `{files}`, byte for byte.
 
-What is gained lies between nothing and the time that writing takes; its share is largest where
-scoring takes about as long as writing. A prompt is sent as soon as its last token is written, so
-where all prompts of a step are equally long, only the seed prompt is answered meanwhile. Calls
-ahead are not cut into portions either: no limit has to be looked at between them.
+What is gained by this lies between nothing and the time that writing takes; its share is largest
+where scoring takes about as long as writing. A prompt is sent as soon as its last token is written,
+so where all prompts of a step are equally long, only the seed prompt is answered meanwhile. Calls
+ahead are not cut into portions either (no limit has to be looked at between them), so that nobody
+waits for the last call of a portion: with a long latency that adds to the gain.
 """
 
 

@@ -17,6 +17,7 @@ from stableprompt.models.targets.failures import Down, Failed, MayPass
 from stableprompt.models.targets.traffic import Traffic
 from tests.fakes.api_chat import OPENAI
 from tests.fakes.api_faults import (
+    CONTENT_FILTER,
     HANG,
     SERVER_ERROR,
     TEMPORARY,
@@ -347,3 +348,37 @@ def test_what_one_has_answered_is_known_whoever_is_there_later(serve: Open, tmp_
         assert (target.requests["sent"], target.requests["from_disk"]) == (0, CALLS + 2)
     with closing(target_at(one, cache=tmp_path / "answers")) as target:
         assert target.generate(say(), 4).texts == TEXTS
+
+
+# --- asked ahead ---
+
+
+def test_what_is_asked_ahead_is_sent_once_and_what_is_on_disk_never(
+    serve: Open, tmp_path: Path
+) -> None:
+    server = serve()
+    first, second, third = say(3)
+    with closing(target_at(server, cache=tmp_path / "answers")) as target:
+        target.ask_ahead([first], None, 4)
+        assert calls(server) == 0  # before any answer nobody knows whether it works
+        target.generate([first], 4)
+        target.ask_ahead([first], None, 4)
+        target.ask_ahead([second, third], None, 4)
+        target.ask_ahead([second], None, 4)
+        until(lambda: calls(server) == 3)
+        assert target.generate([third, first, second], 4).texts == ("2", "0", "1")
+        assert calls(server) == 3
+        assert target.requests["retries"] == 0
+
+
+def test_what_fails_ahead_is_asked_again_in_order(serve: Open) -> None:
+    server = serve(faults=for_text("Say 1", CONTENT_FILTER))
+    first, second = say(2)
+    with closing(target_at(server)) as target:
+        target.generate([first], 4)
+        target.ask_ahead([second], None, 4)
+        until(lambda: calls(server) == 2)
+        found = target.generate([second], 4)
+        assert "content_filter" in found.failed[0]
+        assert calls(server) == 3
+        assert target.requests["retries"] == 1
