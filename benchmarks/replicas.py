@@ -44,7 +44,7 @@ simulated latency. Median of {REPEATS} times, on {{cores}} busy CPU cores.
 AT_BEST = f"""
 *At best*: {CALLS} calls, divided by {CONCURRENCY} and by the number of replicas, times the latency.
 At 50 ms the client is what bounds it: one thread, which on these cores, shared with the servers,
-sends about a hundred calls a second however many replicas there are.
+sends no more than some 300 calls a second, however many replicas there are.
 
 ## What becomes of replicas that fail
 
