@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stableprompt import basis, build
-from stableprompt.basis import differences, qualified_name
+from stableprompt.basis import Rests, differences, qualified_name
 from stableprompt.errors import RunError, RunStopped
 from stableprompt.models import identity
 from stableprompt.models.identity import fingerprint, identity_of
@@ -276,3 +276,16 @@ def test_a_run_whose_checkpoints_were_lost_begins_anew(
     if basis_too:
         (cut / "basis.json").unlink()
     assert build.resume(cut).to_dict() == whole.to_dict()
+
+
+def test_servers_may_move_but_not_come_or_go() -> None:
+    def resting(*urls: str, **more: Any) -> Rests:
+        flat = {"target.api.base_url": list(urls) or None, "steps": 3, **more}
+        return {"setting": flat}
+
+    assert differences(resting("http://a/v1"), resting("http://b/v1", "http://c/v1")) == []
+    [told] = differences(resting(), resting("http://b/v1"))
+    assert told.startswith("setting target.api.base_url (was nothing, is ")
+    [told] = differences(resting("http://b/v1"), resting())
+    assert told.endswith("is nothing)")
+    assert len(differences(resting("http://a/v1"), resting("http://b/v1", steps=4))) == 1

@@ -1,7 +1,7 @@
 """What a run rests on: written down when it begins, compared before it is resumed.
 
 A run that goes on with other settings, data, models or versions ends with figures that nobody can
-repeat. Limits are no part of it: they may be changed.
+repeat. Limits and the addresses of servers are no part of it: they may be changed.
 """
 
 import hashlib
@@ -27,6 +27,8 @@ _MOST_TOLD: Final = 5
 _TOLD_BY_OTHERS: Final = frozenset(
     {"task", "kind", "metric", "task_fingerprint", "notes", "agent", "target", "versions"}
 )
+_ADDRESSES: Final = frozenset({"target.api.base_url", "judge.api.base_url"})
+"""A server may move, and replicas come and go: that there is one is what counts."""
 _CHANGED: Final = "changed"
 Rests = dict[str, dict[str, Any]]
 
@@ -147,8 +149,10 @@ def differences(before: Mapping[str, Any], now: Rests) -> list[str]:
             continue
         # A function that is missing is asked for, in better words, by whoever calls it.
         for key in part if name == "function" else dict.fromkeys([*old, *part]):
-            if old.get(key) != part.get(key):
-                told.append(_told(name, key, old.get(key), part.get(key)))
+            was, is_now = old.get(key), part.get(key)
+            moved = key in _ADDRESSES and None not in (was, is_now)
+            if was != is_now and not moved:
+                told.append(_told(name, key, was, is_now))
     return told
 
 

@@ -14,7 +14,7 @@ from stableprompt.models.shared_agent import SharedAgent
 from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.providers import target_price
 from stableprompt.models.training import prepare_training
-from stableprompt.parts import Parts, make_scorer, markup_of, parts_of
+from stableprompt.parts import Parts, make_scorer, markup_of, parts_of, tell_of_replicas
 from stableprompt.place import SAME, Place, require_shareable
 from stableprompt.precision import label_agreement
 from stableprompt.prompt_writer import WriterCard, save_writer
@@ -104,19 +104,21 @@ def resume(
     metric: CustomMetric | None = None,
     target: TargetFunction | None = None,
     limits: Mapping[str, Any] | None = None,
+    base_url: str | Sequence[str] | None = None,
     changed_ok: bool = False,
     observer: Observer | None = None,
 ) -> TuneResult:
     """Continue a run that was interrupted, from its folder alone.
 
     The result is that of an uninterrupted run. What that rests on must be as it was when the run
-    began: settings but limits, data, models, functions, versions.
+    began: settings but limits and addresses, data, models, functions, versions.
 
     Args:
         run_dir: What ``tune`` was given, or printed.
         metric: The function that scores, where the run uses one of your own.
         target: The function that answers, where the target is one.
         limits: Fields of ``LimitsConfig`` to change, where the run has reached one of them.
+        base_url: Where the target answers now, where its servers have moved; several are replicas.
         changed_ok: Go on although something changed; the result says what.
         observer: Told how it goes.
 
@@ -140,7 +142,10 @@ def resume(
         content, settings = ranks.first_does(read)
         # Whether it is what was written is asked below, part by part.
         task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
-        config = make_config(settings, {"limits": dict(limits or {})})
+        changes: dict[str, Any] = {"limits": dict(limits or {})}
+        if base_url is not None:
+            changes["target"] = {"api": {"base_url": base_url}}
+        config = make_config(settings, changes)
         require_price(config)
         require_shareable(config, ranks)
         known = known_before_loading(task, content, config, target)
@@ -151,7 +156,7 @@ def resume(
         observer.on_phase("loading models")
         models = load_models(share_of_calls(config, ranks.count), target)
         ranks.require_same(SAME, lambda: known_before_loading(task, content, config, target))
-        if limits:
+        if limits or base_url is not None:
             ranks.first_does(lambda: folder.write_json(CONFIG, config.model_dump(mode="json")))
         with closing(models[1]):
             parts = parts_of(task, config, models, ranks, observer)
@@ -236,6 +241,7 @@ def _run(
         observer.on_note(undecided)
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
     setting = place.settle(task, config, setting)
+    tell_of_replicas(target, observer)
     scorer.limits = Limits(
         config.limits,
         target_price(config.target),

@@ -261,7 +261,7 @@ _LONGEST_SHOWN: Final = 200
 # Where a key may stand by mistake; what was found is not shown.
 _SECRETS: Final = {
     "base_url": "it must be http:// or https:// and a host, without user, password, ? and spaces; "
-    "keys are read from the environment (key_variable)",
+    "in a list each server once; keys are read from the environment (key_variable)",
     "key_variable": "it must be the name of an environment variable, not the key itself: letters, "
     "digits and _",
 }

@@ -142,7 +142,8 @@ def estimate_run(
     price = target_price(config.target)
     paper = PaperRun(task, config, pattern, price).go()
     most, pace = most_calls(task, config), config.target.api.requests_per_minute
-    least = None if pace is None else paper.ledger.total_calls * 60 / pace
+    replicas = max(1, len(config.target.api.base_urls))
+    least = None if pace is None else paper.ledger.total_calls * 60 / (pace * replicas)
     shown = [p for p in Phase if p is not Phase.CURVE or config.selection.learning_curve]
     return RunEstimate(
         phases={str(p): _phase(most.phases[p], paper.calls[p], paper.usage[p]) for p in shown},

@@ -6,6 +6,7 @@ from stableprompt.config import TuneConfig
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
 from stableprompt.models.ranks import ALONE, Ranks
+from stableprompt.models.targets.api import ApiTarget
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.shared import SharedTarget
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
@@ -47,6 +48,12 @@ def parts_of(
 def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:
     """What no prompt may hold: the special tokens of both."""
     return [*special_tokens(agent.tokenizer), *target.markup()]
+
+
+def tell_of_replicas(target: TargetLLM, observer: Observer) -> None:
+    """Have said which servers of the target are set aside."""
+    if isinstance(target, ApiTarget):
+        target.tell = observer.on_note
 
 
 def make_scorer(

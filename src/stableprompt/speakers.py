@@ -17,13 +17,14 @@ from stableprompt.models.embedded import EMBEDDED_NAME
 from stableprompt.models.hardware import options_of, pick_hardware
 from stableprompt.models.loading import load_model, resolve_name
 from stableprompt.models.targets.answer_cache import AnswerCache
-from stableprompt.models.targets.api import CONCURRENCY, ApiTarget
+from stableprompt.models.targets.api import ApiTarget
 from stableprompt.models.targets.function import FunctionTarget, TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.targets.masked import MaskedTarget
 from stableprompt.models.targets.masked_loading import is_masked, load_masked
 from stableprompt.models.targets.providers import FUNCTION_PREFIX, is_api, target_price
+from stableprompt.models.targets.servers import CONCURRENCY
 from stableprompt.runs.folder import WRITER
 from stableprompt.scoring.ledger import Price
 from stableprompt.tuning.randomness import derive_seed

@@ -205,6 +205,18 @@ def test_what_a_server_charges_and_what_went_wrong_is_said(tmp_path: Path) -> No
     assert "price unknown" in said(summary(replace(RESULT, cost={**RESULT.cost, "dollars": None})))
 
 
+def test_the_share_of_each_replica_is_said(tmp_path: Path) -> None:
+    replicas = {
+        "http://one/v1": {"sent": 90, "set_aside": 0},
+        "http://two/v1": {"sent": 40, "set_aside": 3},
+    }
+    requests = {"sent": 130, "retries": 7, "from_disk": 12, "replicas": replicas}
+    (tmp_path / "timing.json").write_text(json.dumps({"requests": requests}))
+    text = said(summary(replace(RESULT, run_dir=tmp_path)))
+    assert "replicas 90 to http://one/v1, 40 to http://two/v1 (set aside 3 times)" in text
+    assert "replicas" not in said(summary(RESULT))
+
+
 def test_the_summary_of_a_run_without_refusals_and_decisions() -> None:
     quiet = {**RESULT.candidates, "refused": {}}
     text = said(summary(replace(RESULT, candidates=quiet, anchor_decisions={})))

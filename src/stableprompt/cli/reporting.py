@@ -172,11 +172,20 @@ def cost_rows(result: "TuneResult") -> list[tuple[str, str]]:
         parts = f"{parts or 'none'}; {told}; {requests['from_disk']} known from disk"
     if parts:
         rows.append(("  calls", parts))
+    if replicas := (requests or {}).get("replicas"):
+        rows.append(("  replicas", ", ".join(map(_replica, replicas.items()))))
     if failed := sum(cost["failed"].values()):
         rows.append(("  no answer", f"{failed} calls failed for good; they are in no score"))
     if unmatched := sum(cost["unmatched"].values()):
         rows.append(("  no label", f"{unmatched} answers name none; they count as wrong"))
     return rows
+
+
+def _replica(told: tuple[str, dict[str, int]]) -> str:
+    name, found = told
+    times = found["set_aside"]
+    aside = f" (set aside {times} times)" if times else ""
+    return f"{found['sent']} to {on_one_line(name)}{aside}"
 
 
 def per_input_rows(result: "TuneResult") -> list[tuple[str, str]]:

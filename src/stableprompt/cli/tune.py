@@ -154,8 +154,8 @@ def command(
     voice = choose_voice(quiet=quiet, as_json=as_json)
     if resume is not None:
         layers += parse_assignments(assignments or [])
-        others = any((data, config, run_dir, base_url, dry_run, *layers)) or preset != "default"
-        again = Again(resume, limits, changed_ok, report_to or [], voice)
+        others = any((data, config, run_dir, dry_run, *layers)) or preset != "default"
+        again = Again(resume, limits, base_url, changed_ok, report_to or [], voice)
         _resume(again, given, target, something_else=others)
         return
     if changed_ok:
@@ -241,6 +241,8 @@ class Again:
 
     folder: Path
     limits: LimitOptions
+    base_urls: Sequence[str] | None
+    """Where the target answers now."""
     changed_ok: bool
     report_to: Sequence[str]
     voice: Voice
@@ -256,12 +258,16 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
     others = replace(given, metric=None if own else given.metric, data_dir=None)
     if something_else or others != DataOptions():
         raise ConfigError(
-            "--resume takes data and settings from the run folder; give it alone (limits and "
-            "functions of your own aside), or start a new run without it"
+            "--resume takes data and settings from the run folder; give it alone (limits, "
+            "--base-url and functions of your own aside), or start a new run without it"
         )
     if process_number() == 0:  # others may be on a machine that has no such folder
         RunFolder.open_unfinished(again.folder)
-    options = {"limits": again.limits.settings(), "changed_ok": again.changed_ok}
+    options = {
+        "limits": again.limits.settings(),
+        "base_url": again.base_urls or None,
+        "changed_ok": again.changed_ok,
+    }
 
     def run(build: Any, watcher: "Observer") -> "TuneResult":
         resumed: TuneResult = build.resume(

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.ranks import Ranks
-from stableprompt.models.responses import Evaluation, Responses, Surprisal
+from stableprompt.models.responses import Evaluation, OnEnd, Responses, Surprisal
 from stableprompt.models.tails import Tails
 
 
@@ -36,8 +36,12 @@ class SharedAgent(AgentLLM):
         role: Role = Role.POLICY,
         tails: Tails = (),
         greedy: bool = False,
+        on_end: OnEnd | None = None,
     ) -> Responses:
-        """Write one prompt for each row of random numbers; each process writes some of them."""
+        """Write one prompt for each row of random numbers; each process writes some of them.
+
+        Nobody is told of rows as they end: no process could ask about another's.
+        """
         mine = self._ranks.share(len(uniforms))
 
         def write() -> Responses | None:

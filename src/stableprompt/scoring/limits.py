@@ -115,6 +115,16 @@ class Limits:
         room: int = self.agree(min(rooms))
         return room
 
+    def leaves(self, ledger: Ledger, purpose: Purpose, calls: int) -> bool:
+        """Whether no limit can come between so many calls, so that they may be sent before they
+        are counted; one in seconds always can."""
+        if not self.any:
+            return True
+        room = self.room(ledger, purpose)
+        known = ledger.total_calls > 0 and self._config.max_seconds is None
+        # Twice: what tokens and dollars allow is known on average only.
+        return known and room is not None and room >= 2 * calls
+
     def watch(self, ledger: Ledger) -> None:
         """Say when a half, and when four fifths of a limit are used up."""
         used = self._used(ledger)

@@ -178,8 +178,12 @@ class AnchorJudge:
             rows=len(inputs) or config.anchor.prompts_per_decision,
             length=config.agent.max_prompt_tokens,
         )
+        first = self._order[: look_sizes(len(self._order), config.anchor.rounds)[0]]
+        each_own: list[_Examples] = [(example,) for example in first]
+        asked = each_own if per_input else [first] * len(uniforms)
+        begin = self._collector.ahead(Purpose.VALIDATION, asked, writers=2)
         policy, anchor = (
-            self._collector.write(query, uniforms, role=role, greedy=per_input)[1]
+            self._collector.write(query, uniforms, role=role, greedy=per_input, on_prompt=begin)[1]
             for role in (Role.POLICY, Role.ANCHOR)
         )
         return Side(tuple(policy), inputs), Side(tuple(anchor), inputs)
