@@ -10,6 +10,8 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from stableprompt.cli.terminal import process_number
+
 if TYPE_CHECKING:
     from stableprompt.tuning.records import Observer, StepRecord
 
@@ -53,7 +55,8 @@ class Interrupts:
             os._exit(self.exit_code)
         if self._seen > 1 or not self._in_step:
             raise KeyboardInterrupt
-        os.write(2, _TOLD)  # not print: what was interrupted may be printing just now
+        if process_number() == 0:
+            os.write(2, _TOLD)  # not print: what was interrupted may be printing just now
 
     @property
     def asked(self) -> bool:
