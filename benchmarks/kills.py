@@ -60,8 +60,9 @@ RUNS = {
     "rolled back": (*WITH_ALL, "seed=0"),
     "per input": PER_INPUT,
 }
-# Times, sums of files that hold times, and who is at work.
-_OTHERWISE = {"timing.json", "manifest.json", ".run.holder"}
+# Times, sums of files that hold times, who is at work, and the page that is made of all the other
+# files: it holds times, and where it was never written `stableprompt report` writes it.
+_OTHERWISE = {"timing.json", "manifest.json", ".run.holder", REPORT}
 _EARLY = 20  # events: a resumed run has hardly fewer
 SECONDS = {"seconds", "target_seconds"}  # what differs between equal runs
 
@@ -262,9 +263,6 @@ def left_behind(folder: Path) -> dict[str, Any]:
             # The steps' lines hold times: neither their sum nor their length is the same.
             del state["lines"]["steps.jsonl"]
             found[name] = state
-        elif path.name == REPORT:
-            # A page made of the other files, with the folder's name and the times: it is there.
-            found[name] = bool(path.read_bytes())
         else:
             found[name] = path.read_bytes()
     return found

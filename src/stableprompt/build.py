@@ -46,12 +46,12 @@ from stableprompt.tasks.metrics.registry import JUDGE, require_available
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.budget import Budget, require_enough_budget, test_calls
-from stableprompt.tuning.checks import require_enough_examples
+from stableprompt.tuning.checks import require_enough_examples, without_decisions
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.records import Observer, Silence, TuneResult
-from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
+from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts, too_long
 from stableprompt.tuning.rules import Rules
 from stableprompt.tuning.tuner import Tuner
 
@@ -163,8 +163,9 @@ def resume(
         if limits:
             ranks.first_does(lambda: folder.write_json(CONFIG, config.model_dump(mode="json")))
         with closing(models[1]):
-            fitting = without_long_texts(task, models[1], config, observer)
-            return _run(fitting, config, models, Place(folder, ranks, basis), observer)
+            parts = _parts(task, config, models, ranks, observer)
+            with closing(parts.scorer):
+                return _run(parts, config, Place(folder, ranks, basis), observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,7 @@ class Parts:
     task: Task
     """Without texts that do not fit the target."""
     agent: AgentLLM
+    target: TargetLLM
     scorer: Scorer
 
 
@@ -212,22 +214,17 @@ def start_run(
     path = ranks.agree(path)
     ranks.first_does(lambda: RunFolder.require_free(path))
     observer.on_phase("loading models")
-    agent, target = load_models(share_of_calls(config, ranks.count), function)
-    with closing(target), ExitStack() as held:
-        fitting = without_long_texts(task, target, config, observer)
-        known = known_before_loading(task, content := task_to_dict(task), config, function)
+    models = load_models(share_of_calls(config, ranks.count), function)
+    with closing(models[1]), ExitStack() as held:
+        parts = _parts(task, config, models, ranks, observer)
+        held.callback(parts.scorer.close)
+        content = {**task_to_dict(task), "too_long": too_long(task, parts.task)}
+        known = known_before_loading(task, content, config, function)
         ranks.require_same(SAME, lambda: known)
-
-        def begin() -> Basis:
-            folder = RunFolder.create(path)  # a model that cannot be loaded leaves no folder
-            held.enter_context(alone(path, f"the run in {path}"))
-            RunFolder.require_free(path)  # another process may have been faster
-            folder.write_json(TASK, content)
-            folder.write_json(CONFIG, config.model_dump(mode="json"))
-            return Basis.of_new(folder, known)
-
-        place = Place(RunFolder(path), ranks, ranks.first_keeps(begin))
-        return _run(fitting, config, (agent, target), place, observer, search)
+        # Only now: a model that cannot be loaded leaves no folder.
+        files = {TASK: content, CONFIG: config.model_dump(mode="json")}
+        place = Place.of_new(path, ranks, files, known, held)
+        return _run(parts, config, place, observer, search)
 
 
 def require_possible(task: Task, config: TuneConfig) -> None:
@@ -243,47 +240,56 @@ def require_possible(task: Task, config: TuneConfig) -> None:
     require_price(config)
 
 
-def _run(
+def _parts(
     task: Task,
     config: TuneConfig,
     models: tuple[AgentLLM, TargetLLM],
-    place: Place,
+    ranks: Ranks,
     observer: Observer,
-    search: Search | None = None,
+) -> Parts:
+    """Load the judge too, where there is one of its own."""
+    agent, target = models
+    fitting = without_long_texts(task, target, config, observer)
+    scorer = make_scorer(fitting, config, target, ranks=ranks)
+    return Parts(fitting, SharedAgent(agent, ranks) if ranks.count > 1 else agent, target, scorer)
+
+
+def _run(
+    parts: Parts, config: TuneConfig, place: Place, observer: Observer, search: Search | None = None
 ) -> TuneResult:
-    (agent, target), folder, ranks = models, place.folder, place.ranks
+    task, agent, target, scorer = parts.task, parts.agent, parts.target, parts.scorer
+    folder, ranks = place.folder, place.ranks
+    if undecided := without_decisions(config):
+        observer.on_note(undecided)
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
     setting = place.settle(task, config, setting)
+    scorer.limits = Limits(
+        config.limits,
+        target_price(config.target),
+        judge_price=judge_price(config),
+        kept=test_calls(task, config),
+        selection=Budget(config, len(task.validation)).selection,
+        tell=observer.on_note,
+    )
+    scorer.limits.agree = ranks.agree
     markup = markup_of(agent, target)
-    if ranks.count > 1:
-        agent = SharedAgent(agent, ranks)
-    with closing(make_scorer(task, config, target, ranks=ranks)) as scorer:
-        scorer.limits = Limits(
-            config.limits,
-            target_price(config.target),
-            judge_price=judge_price(config),
-            kept=test_calls(task, config),
-            selection=Budget(config, len(task.validation)).selection,
-            tell=observer.on_note,
-        )
-        scorer.limits.agree = ranks.agree
-        guards = Guards(config.guards, agent, Rules.of(task), markup)
-        trainable = prepare_training(agent, config.ppo.learning_rate, ranks)
-        tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
-        if search is not None:
-            tuner.consider(search(Parts(task, agent, scorer)))
-        if not config.per_input.wanted:
-            return _reported(tuner.run(setting), ranks, observer)
-        card = WriterCard.of(task, config, markup)
-        collector = Collector(agent, scorer, card.guards_for(agent), task, config)
-        itself = make_scorer(task, config, target_of(agent, config), scorer.judge, ranks)
-        itself.ratings = scorer.ratings
+    guards = Guards(config.guards, agent, Rules.of(task), markup)
+    trainable = prepare_training(agent, config.ppo.learning_rate, ranks)
+    tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
+    if search is not None:
+        tuner.consider(search(parts))
+    if not config.per_input.wanted:
+        return _reported(tuner.run(setting), ranks, observer)
+    card = WriterCard.of(task, config, markup)
+    collector = Collector(agent, scorer, card.guards_for(agent), task, config)
+    itself = make_scorer(task, config, target_of(agent, config), scorer.judge, ranks)
+    itself.ratings = scorer.ratings
 
-        def keep(fixed: str, found: PerInputResult) -> None:
-            save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
+    def keep(fixed: str, found: PerInputResult) -> None:
+        save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
 
-        trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
-        return _reported(tuner.run(setting, trial), ranks, observer)
+    trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
+    return _reported(tuner.run(setting, trial), ranks, observer)
 
 
 def _reported(result: TuneResult, ranks: Ranks, observer: Observer) -> TuneResult:

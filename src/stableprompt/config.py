@@ -238,12 +238,6 @@ class TuneConfig(Section):
             raise ValueError("ppo.prompts_per_step must be a multiple of per_input.prompts")
         if self.per_input.wanted and self.agent.shown_prompt == "leader":
             raise ValueError("per_input shows the seed prompt; leave agent.shown_prompt out")
-        adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
-        if adaptive and 0 < self.steps < self.anchor.update_period:
-            raise ValueError(
-                f"anchor.update_period {self.anchor.update_period} never fires in {self.steps} "
-                f"steps; give --set anchor.update_period={self.steps}, or more steps"
-            )
         return self
 
 

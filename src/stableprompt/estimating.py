@@ -29,6 +29,7 @@ from stableprompt.speakers import answers_elsewhere, load_agent, load_models, ot
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.metrics.registry import JUDGE
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.checks import without_decisions
 from stableprompt.tuning.forecast import PaperRun, Phase, most_calls
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.probe import FirstStep, Probe
@@ -221,6 +222,8 @@ def _warnings(config: TuneConfig, paper: PaperRun) -> Iterator[str]:
             f"{paper.num_steps} policy updates are too few to learn from (with 6, training did not "
             "pay in docs/comparison.md); raise steps, budget or limits, or use method best-of-n"
         )
+    if undecided := without_decisions(config):
+        yield undecided
     if paper.cut_short:
         given = config.limits.model_dump().items()
         named = ", ".join(f"{name} {limit:g}" for name, limit in given if limit is not None)

@@ -53,6 +53,14 @@ def test_answers_that_do_not_fit_the_examples_are_not_guessed_at(tmp_path: Path)
     assert "cannot be matched" in str(outcomes_of(run))
 
 
+def test_texts_too_long_for_the_target_are_passed_over(tmp_path: Path) -> None:
+    task = folders.task()
+    task["test"].insert(2, {"text": "endless", "label": folders.LABELS[0]})
+    found = outcomes(tmp_path, task=task | {"too_long": {"test": [2]}})
+    assert found.changes == {"fixed": 4, "broke": 1, "both wrong": 2, "both right": 5}
+    assert "endless" not in [pair.example.text for pair in found.pairs]
+
+
 def test_graded_answers_are_better_or_worse(tmp_path: Path) -> None:
     first = folders.answers(folders.SEED_PROMPT, folders.SEED_RIGHT)
     second = folders.answers(folders.BEST_PROMPT, folders.BEST_RIGHT)

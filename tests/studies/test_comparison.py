@@ -22,6 +22,7 @@ from stableprompt.studies.table import content_of, markdown_of
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.metrics.custom import custom_metric
 from stableprompt.tuning.records import Silence
+from tests.fakes.killers import Killed
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import TINY
 
@@ -113,10 +114,6 @@ def test_a_function_of_the_users_own_stays_in_this_process(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="use --workers 1"):
         comparison.run_comparison(made, tmp_path / "out", workers=2, told=lambda *_: None)
     assert not (tmp_path / "out").exists()
-
-
-class Killed(Exception):
-    """Stands for a kill signal."""
 
 
 def test_a_run_that_was_killed_is_finished_like_one_that_was_not(

@@ -15,6 +15,7 @@ from stableprompt.tasks.task import Task
 from stableprompt.tuning.budget import KEPT
 from stableprompt.tuning.records import Silence, TuneResult
 from tests.fakes.api_server import ApiServer
+from tests.fakes.killers import KillAfter, Killed
 from tests.fakes.word_agent import LABELS, make_task
 from tests.fakes.word_server import answer, chats, serve_words, target_at
 from tests.tuning.conftest import tiny_config
@@ -140,6 +141,11 @@ def test_dollars_are_more_by_one_portion_at_most(tmp_path: Path, limit: float, k
     assert result.cost["dollars"] == pytest.approx(sum(calls), abs=1e-6)
     assert 0.4 * limit <= sum(calls) <= limit + 8 * max(calls)
     assert has_figures(result)
+    lines = (result.run_dir / "steps.jsonl").read_text().splitlines()
+    for step in map(json.loads, lines):  # so many calls had been made, in whatever order
+        known = step["target_calls"]
+        least, most = sum(sorted(calls)[:known]), sum(sorted(calls)[-known:])
+        assert 0 < least - 1e-6 <= step["dollars"] <= most + 1e-6
 
 
 def test_seconds_end_a_run_of_a_slow_server(tmp_path: Path) -> None:
@@ -234,21 +240,13 @@ def test_a_limit_that_is_taken_away_leaves_the_run_as_it_is_without(tmp_path: Pa
 
 
 def test_a_run_under_limits_can_be_killed_and_resumed(tmp_path: Path) -> None:
-    class Killed(Exception):
-        pass
-
-    class Killer(Silence):
-        def on_phase(self, phase: str) -> None:
-            if phase.startswith("reading"):
-                raise Killed
-
     limits = {"max_target_calls": 200, "max_tokens": 2500}
     with serve_words() as server:
         start(server, tmp_path / "whole", limits)
     with serve_words() as server:
         config = tiny_config(steps=8, target=target_at(server), limits=limits)
         with pytest.raises(Killed):
-            build.start_run(TASK, config, tmp_path / "cut", Killer())
+            build.start_run(TASK, config, tmp_path / "cut", KillAfter(phase="reading"))
         build.resume(tmp_path / "cut")
         asked = Counter(seen.body_hash for seen in chats(server))
     assert set(asked.values()) == {1}

@@ -16,7 +16,7 @@ from stableprompt.errors import RunError, TargetError
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName, identity
 from stableprompt.tuning.collect import draw_examples
-from stableprompt.tuning.records import Observer, Silence, StepRecord, TuneResult
+from stableprompt.tuning.records import Observer, Silence, TuneResult
 from tests.fakes.api_chat import Messages
 from tests.fakes.api_faults import (
     CONTENT_FILTER,
@@ -36,6 +36,7 @@ from tests.fakes.api_faults import (
     rate_limit,
 )
 from tests.fakes.api_server import ApiServer
+from tests.fakes.killers import KillAfter, Killed
 from tests.fakes.word_agent import make_task
 from tests.fakes.word_server import DIALECTS, KEY, answer, chats, for_input, serve_words, target_at
 from tests.tuning.conftest import tiny_config
@@ -153,25 +154,6 @@ def test_another_seed_pays_only_for_what_is_new(tmp_path: Path) -> None:
 
 
 # --- killed ---
-
-
-class Killed(Exception):
-    """Stands for a kill signal."""
-
-
-class KillAfter(Silence):
-    """Dies when a step has been written down, or when a phase begins."""
-
-    def __init__(self, step: int | None = None, phase: str | None = None) -> None:
-        self._step, self._phase = step, phase
-
-    def on_step(self, record: StepRecord) -> None:
-        if record.step == self._step:
-            raise Killed
-
-    def on_phase(self, phase: str) -> None:
-        if self._phase and phase.startswith(self._phase):
-            raise Killed
 
 
 @pytest.mark.parametrize("cache", [True, False], ids=["cache", "no cache"])

@@ -21,9 +21,10 @@ from stableprompt.tuning.anchor_judge import AnchorJudge
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.records import Silence, StepRecord, TuneResult
+from tests.fakes.killers import KillAfter, Killed
 from tests.fakes.word_agent import ScriptedTarget, make_task
 from tests.tuning.conftest import Run, tiny_config
-from tests.tuning.test_loop import KillAfter, Killed, read_lines, run_bytes
+from tests.tuning.test_loop import read_lines, run_bytes
 
 # Without an anchor decision in between, what a broken step leaves is what was before it.
 PLAIN: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 
 from stableprompt import build, evaluating, speakers
 from stableprompt.config import make_config
-from stableprompt.errors import ConfigError
+from stableprompt.errors import ConfigError, ModelError
 from stableprompt.models.targets.interface import Answers, Usage
 from stableprompt.scoring.limits import LimitReached
 from stableprompt.tasks.task import Task
@@ -127,4 +127,11 @@ def test_how_a_judge_is_asked_needs_a_judge_behind_an_api(tmp_path: Path) -> Non
     settings: dict[str, Any] = {**TINY, "judge": {"api": {"concurrency": 1}}}
     with pytest.raises(ConfigError, match=r"judge\.api says how .* 'function:answer' is none"):
         build.tune(JUDGED, target=answer, run_dir=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_that_cannot_be_loaded_leaves_no_folder(tmp_path: Path) -> None:
+    settings = {**TINY, "judge": {"model": str(tmp_path / "nowhere")}}
+    with pytest.raises(ModelError, match="nowhere"):
+        build.tune(JUDGED, target=speak_or_judge, run_dir=tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()

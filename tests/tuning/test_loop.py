@@ -19,7 +19,8 @@ from stableprompt.runs.checkpoints import Checkpoint, save_checkpoint
 from stableprompt.tasks.readability import plain_instructions
 from stableprompt.tuning import keeping
 from stableprompt.tuning.monitor import Action
-from stableprompt.tuning.records import Silence, StepRecord, TuneResult
+from stableprompt.tuning.records import Silence, TuneResult
+from tests.fakes.killers import KillAfter, Killed
 from tests.fakes.word_agent import LIKED, ScriptedTarget, make_task
 from tests.tuning.conftest import Run, scripted_models, tiny_config
 
@@ -86,25 +87,6 @@ def test_same_seed_same_bytes(run: Run, method: str) -> None:
 def test_another_seed_writes_other_prompts(run: Run) -> None:
     one, two = run("one", seed=0), run("two", seed=1)
     assert run_bytes(one.run_dir)["prompts.jsonl"] != run_bytes(two.run_dir)["prompts.jsonl"]
-
-
-class Killed(Exception):
-    """Stands for a kill signal."""
-
-
-class KillAfter(Silence):
-    """Dies when a step has been written down, or when a phase begins."""
-
-    def __init__(self, step: int | None = None, phase: str | None = None) -> None:
-        self._step, self._phase = step, phase
-
-    def on_step(self, record: StepRecord) -> None:
-        if record.step == self._step:
-            raise Killed
-
-    def on_phase(self, phase: str) -> None:
-        if self._phase and phase.startswith(self._phase):
-            raise Killed
 
 
 @pytest.mark.parametrize(

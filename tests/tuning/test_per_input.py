@@ -29,6 +29,7 @@ from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.per_input import WriterTrial, thirds
 from stableprompt.tuning.records import Silence, TuneResult
 from stableprompt.tuning.tuner import Tuner
+from tests.fakes.killers import Killed
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import tiny_config
 
@@ -154,10 +155,6 @@ def test_same_seed_same_bytes(run: Run, mode: str) -> None:
     for name in names:
         one, other = ((folder / name).read_bytes() for folder in folders)
         assert one == other
-
-
-class Killed(Exception):
-    """Stands for a kill signal."""
 
 
 @pytest.mark.parametrize("after", [1, 3])

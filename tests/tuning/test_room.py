@@ -7,7 +7,7 @@ import pytest
 from stableprompt.config import make_config
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
-from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts
+from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts, too_long
 from tests.fakes.target_stub import TargetStub
 
 
@@ -65,7 +65,9 @@ def test_texts_that_leave_no_room_are_dropped_and_counted() -> None:
     kept = drop_long_texts(task, TARGET, template, room=6)
     assert len(kept.train) == 3  # 1 + 6 + 6 words are too many, 1 + 3 + 6 are not
     assert kept.notes[-1] == "1 texts longer than the target's context left out"
+    assert too_long(task, kept) == {"train": [3]}
     assert drop_long_texts(task, TARGET, template, room=5) == task
+    assert too_long(task, task) == {}
 
 
 def test_demonstrations_have_room_for_the_longest_of_train() -> None:

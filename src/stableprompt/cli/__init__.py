@@ -14,9 +14,11 @@ import typer
 from stableprompt.cli import compare, doctor, evaluate, export, report, tasks, tune, watch, write
 from stableprompt.cli.absent import Command, Group
 from stableprompt.cli.reporting import one_line_errors
-from stableprompt.cli.terminal import say
+from stableprompt.cli.terminal import on_one_line, say
 from stableprompt.errors import ConfigError
 from stableprompt.version import __version__
+
+_BUG = "-v shows the trace; if no function of your own raised it, it is a bug: please report it"
 
 app = typer.Typer(
     name="stableprompt",
@@ -71,5 +73,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         app(prog_name="stableprompt")  # python -m stableprompt is the same program
+    except Exception as error:  # what nobody foresaw; Exit, Abort and broken pipes do not come here
+        told = f"stableprompt: unexpected {type(error).__name__}: {error}"
+        say(f"{on_one_line(told)} ({_BUG})", to_stderr=True)
+        sys.exit(1)
     finally:  # an impatient Ctrl-C while Python ends: no traceback of that
         signal.signal(signal.SIGINT, signal.SIG_DFL)

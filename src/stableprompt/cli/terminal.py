@@ -8,6 +8,7 @@ without width could make a text look like another one.
 import json
 import os
 import sys
+import traceback
 import unicodedata
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -77,6 +78,11 @@ def say(text: str, *, to_stderr: bool = False) -> None:
     typer.echo(printable(text), err=to_stderr)
 
 
+def say_trace(error: BaseException) -> None:
+    """The Python trace of an error, on stderr."""
+    typer.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
+
+
 def hand_over(text: str, *, newline: bool = True) -> None:
     """Print what was asked for: as it is into a file or a pipe, as printable text on a terminal."""
     # color: without it sequences that colour are left out of what goes into a file.
@@ -84,16 +90,26 @@ def hand_over(text: str, *, newline: bool = True) -> None:
     typer.echo(shown, color=True, nl=newline)
 
 
-def hand_over_json(content: Any) -> None:
+def hand_over_json(content: Any, file: IO[str] | None = None) -> None:
     """Print one line of JSON; what no terminal should get is escaped, as JSON allows."""
-    typer.echo(printable(json.dumps(content, ensure_ascii=False), keep=""))
+    typer.echo(printable(json.dumps(content, ensure_ascii=False), keep=""), file=file)
 
 
 def _is_terminal(stream: IO[str]) -> bool:
     return stream.isatty()
 
 
-def make_console() -> "Console":
+def can_redraw() -> bool:
+    """Whether stdout is a terminal on which lines may be drawn again, and nobody asked for plain.
+
+    ``CI``, ``NO_COLOR`` and ``TERM=dumb`` (or ``unknown``) ask for plain lines.
+    """
+    plain = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    plain = plain or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
+    return _is_terminal(sys.stdout) and not plain
+
+
+def make_console(*, stderr: bool = False) -> "Console":
     """Plain lines where the output is no terminal; brackets and colons mean nothing in them."""
     from rich.console import Console  # takes longer to load than typer
     from rich.text import Text
@@ -105,4 +121,4 @@ def make_console() -> "Console":
             return super().render_str(printable(text), **options)
 
     quiet = process_number() > 0
-    return SafeConsole(highlight=False, markup=False, emoji=False, quiet=quiet)
+    return SafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False, quiet=quiet)

@@ -1,16 +1,12 @@
 """``stableprompt tune``: the main job."""
 
 import inspect
-import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from stableprompt.cli.absent import Command, Context
 from stableprompt.cli.data_options import (
@@ -24,22 +20,18 @@ from stableprompt.cli.data_options import (
     MetricOption,
     TextOption,
 )
-from stableprompt.cli.interrupts import Interrupts
-from stableprompt.cli.reporting import (
-    ConsoleObserver,
-    one_line_errors,
-    print_summary,
-    spaced,
-)
+from stableprompt.cli.reporting import one_line_errors
 from stableprompt.cli.run_options import (
     AdapterOption,
     AgentOption,
     ChangedOkOption,
     ConfigOption,
     DryRunOption,
+    JsonOption,
     MethodOption,
     PerInputOption,
     PresetOption,
+    QuietOption,
     ReportToOption,
     ResumeOption,
     RunDirOption,
@@ -48,6 +40,7 @@ from stableprompt.cli.run_options import (
     SetOption,
     StepsOption,
 )
+from stableprompt.cli.running import bounds_of, run_and_tell
 from stableprompt.cli.settings import nested, parse_assignments
 from stableprompt.cli.target_options import (
     BaseUrlOption,
@@ -59,17 +52,19 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
-from stableprompt.cli.terminal import make_console, on_one_line, process_number, say
-from stableprompt.errors import ConfigError, RunStopped
-from stableprompt.runs.folder import CONFIG, RESULT, RunFolder, default_run_dir
-from stableprompt.trackers import TRACKERS, Trackers, require_trackers
+from stableprompt.cli.terminal import process_number
+from stableprompt.cli.voices import Voice, choose_voice
+from stableprompt.errors import ConfigError
+from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
+from stableprompt.trackers import TRACKERS, require_trackers
 
 MODES = ("never", "always", "auto")
 _OF_REAL_RUNS = ("dry_run", "report_to", "run_dir", "resume", "changed_ok")
 _REPORT = "--report-to"
 
 if TYPE_CHECKING:
-    from stableprompt.tasks.task import Task
+    from stableprompt.cli.live import Bounds
+    from stableprompt.tasks.archive import CustomMetric
     from stableprompt.tuning.records import Observer, TuneResult
 
 
@@ -141,6 +136,8 @@ def command(
     run_dir: RunDirOption = None,
     resume: ResumeOption = None,
     changed_ok: ChangedOkOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     assignments: SetOption = None,
 ) -> None:
@@ -154,10 +151,11 @@ def command(
     limits = LimitOptions(max_target_calls, max_cost, max_tokens, max_time)
     given = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
     require_trackers(report_to or [])
+    voice = choose_voice(quiet=quiet, as_json=as_json)
     if resume is not None:
         layers += parse_assignments(assignments or [])
         others = any((data, config, run_dir, base_url, dry_run, *layers)) or preset != "default"
-        again = Again(resume, limits, changed_ok, report_to or [])
+        again = Again(resume, limits, changed_ok, report_to or [], voice)
         _resume(again, given, target, something_else=others)
         return
     if changed_ok:
@@ -166,9 +164,7 @@ def command(
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     of_target, function = target_layers(target, base_url, limits)
     layers += [*of_target, *parse_assignments(assignments or [])]
-    order = Order(
-        given, layers, function, preset=preset, config=config, run_dir=run_dir, report_to=report_to
-    )
+    order = Order(given, layers, function, preset, config, run_dir, report_to or [], voice)
     _start(data, order, dry_run=dry_run)
 
 
@@ -203,7 +199,8 @@ class Order:
     preset: str
     config: Path | None
     run_dir: Path | None
-    report_to: list[str] | None
+    report_to: list[str]
+    voice: Voice
 
 
 def _start(data: str, order: Order, *, dry_run: bool) -> None:
@@ -220,17 +217,21 @@ def _start(data: str, order: Order, *, dry_run: bool) -> None:
     folder = order.run_dir or default_run_dir(task.name)  # that of the first process counts
     if process_number() == 0:
         RunFolder.require_free(folder)
-    _introduce(task)
-    function = order.function
+    voice, function = order.voice, order.function
+    voice.introduce(task)
     if dry_run:
-        from stableprompt.cli.estimate import report
+        with voice.estimating() as observer:
+            from stableprompt.estimating import estimate_run  # imports torch
 
-        report(task, settings, function)
+            found = estimate_run(task, settings, observer, function=function)
+        voice.show_estimate(found)
         return
-    _report(
+    run_and_tell(
         folder,
         lambda build, watcher: build.start_run(task, settings, folder, watcher, function=function),
-        order.report_to or [],
+        voice,
+        lambda: bounds_of(task, settings),
+        order.report_to,
     )
 
 
@@ -242,6 +243,7 @@ class Again:
     limits: LimitOptions
     changed_ok: bool
     report_to: Sequence[str]
+    voice: Voice
 
 
 def _resume(again: Again, given: DataOptions, target: str | None, *, something_else: bool) -> None:
@@ -267,52 +269,17 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
         )
         return resumed
 
-    _report(again.folder, run, again.report_to)
-
-
-def _report(
-    folder: Path, run: "Callable[[Any, Observer], TuneResult]", report_to: Sequence[str]
-) -> None:
-    """Run something in a folder, show how it goes, and print what came out."""
-    console = make_console()
-    console.print(f"run folder: {folder}")
-    started = time.perf_counter()
-    with Interrupts() as interrupts:
-        try:
-            # These import torch: only after everything else was in order.
-            from stableprompt import build
-            from stableprompt.models.ranks import leave_others
-
-            with Trackers(report_to, folder, ConsoleObserver(console)) as trackers:
-                watcher = trackers if process_number() == 0 else ConsoleObserver(console)
-                result = run(build, interrupts.watched(watcher))
-                trackers.finish(result)
-            leave_others()
-        except (KeyboardInterrupt, RunStopped) as interrupt:
-            if process_number() == 0:
-                say(f"interrupted{_hint(folder)}", to_stderr=True)
-            raise typer.Exit(interrupts.exit_code) from interrupt
-    if process_number() == 0:
-        print_summary(console, result, time.perf_counter() - started)
-
-
-def _hint(folder: Path) -> str:
-    """How to go on."""
-    if (folder / RESULT).is_file():
-        return f"; the run is finished: {folder / RESULT}"
-    resumable = (folder / CONFIG).is_file()
-    command = f"stableprompt tune --resume {shlex.quote(str(folder))}"
-    return f"; continue with: {command}" if resumable else ""
-
-
-def _introduce(task: "Task") -> None:
-    console = make_console()
-    sizes = ", ".join(
-        f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
+    run_and_tell(
+        again.folder, run, again.voice, lambda: _bounds_in(again.folder, own), again.report_to
     )
-    name = on_one_line(task.name)
-    console.print(f"task {name}: {spaced(task.kind)}, {task.metric.name}; {sizes}")
-    if task.labels:
-        console.print(f"labels: {on_one_line(', '.join(task.labels))}")
-    for note in task.notes:
-        console.print(f"note: {on_one_line(note)}")
+
+
+def _bounds_in(path: Path, metric: "CustomMetric | None") -> "Bounds":
+    """What the run in a folder will not exceed."""
+    from stableprompt.config import make_config
+    from stableprompt.tasks.archive import task_from_dict
+
+    folder = RunFolder.open(path)
+    content = folder.read_json(TASK)
+    task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
+    return bounds_of(task, make_config(folder.read_json(CONFIG)))

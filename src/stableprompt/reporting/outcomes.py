@@ -85,12 +85,12 @@ def outcomes_of(run: Run) -> Outcomes | str | None:
     seed, best = (found.get(prompt) for prompt in (run.result.seed_prompt, run.result.prompt))
     if seed is None or best is None:
         return "test.json lacks the seed prompt or the chosen prompt."
-    examples = run.task.test
+    examples = run.task.asked
     places = _places(seed, len(examples)), _places(best, len(examples))
     if None in places:
         return (
             "The answers in test.json cannot be matched with the test examples in task.json: "
-            "their numbers differ, as where texts were too long for the target."
+            "their numbers differ."
         )
     of_seed, of_best = (place or {} for place in places)
     pairs = [

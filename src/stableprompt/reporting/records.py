@@ -129,6 +129,14 @@ class Task(Record):
     train: list[Example] = []
     validation: list[Example] = []
     test: list[Example] = []
+    too_long: dict[str, list[int]] = {}
+    """Numbers of the examples of each split that did not fit the target."""
+
+    @property
+    def asked(self) -> list[Example]:
+        """The test examples that the target was asked about."""
+        missing = set(self.too_long.get("test", ()))
+        return [example for number, example in enumerate(self.test) if number not in missing]
 
 
 class Answers(Record):

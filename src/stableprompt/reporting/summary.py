@@ -186,12 +186,12 @@ def _over_first(run: Run, first: Run) -> Comparison | None:
 
 def _right_or_wrong(run: Run) -> tuple[tuple[object, ...], list[bool]] | None:
     """The test examples with their metric, and which of them the best prompt got right."""
-    if run.result is None or run.test is None or run.task is None or not run.task.test:
+    if run.result is None or run.test is None or run.task is None or not run.task.asked:
         return None
     found = [a for a in run.test.prompts if a.prompt == run.result.prompt and not a.left_out]
-    if not found or len(found[0].values) != len(run.task.test):
+    if not found or len(found[0].values) != len(run.task.asked):
         return None
     if run.result.test.metric != "accuracy" or not set(found[0].values) <= {0.0, 1.0}:
         return None
-    examples = tuple((e.text, e.label) for e in run.task.test)
+    examples = tuple((e.text, e.label) for e in run.task.asked)
     return (run.result.test.metric, examples), [value == 1.0 for value in found[0].values]

@@ -69,3 +69,18 @@ def drop_long_texts(task: Task, target: TargetLLM, template: TargetTemplate, roo
         return task
     note = f"{dropped} texts longer than the target's context left out"
     return replace(task, splits=Splits(**kept), notes=(*task.notes, note))
+
+
+def too_long(task: Task, fitting: Task) -> dict[str, list[int]]:
+    """Which examples of each split were left out, by their numbers; splits without any are not in.
+
+    Args:
+        task: As loaded.
+        fitting: What ``drop_long_texts`` made of it.
+    """
+    found = {}
+    for name in SPLIT_NAMES:
+        kept = {id(example) for example in fitting.splits.part(name)}  # the same objects
+        part = enumerate(task.splits.part(name))
+        found[name] = [number for number, example in part if id(example) not in kept]
+    return {name: numbers for name, numbers in found.items() if numbers}

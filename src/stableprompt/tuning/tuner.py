@@ -203,7 +203,6 @@ class Tuner:
         started: float,
     ) -> StepRecord:
         scores = [c.score for c in candidates if c.score is not None]
-        leaders = self._pool.leaderboard(1)
         return StepRecord(
             step=step,
             mean_reward=mean_of([c.reward for c in candidates]),
@@ -214,8 +213,9 @@ class Tuner:
             update=asdict(stats) if stats else None,
             monitor=asdict(finding),
             anchor=asdict(judgement) if judgement else None,
-            best_prompt=leaders[0] if leaders else None,
+            best_prompt=next(iter(self._pool.leaderboard(1)), None),
             target_calls=self._scorer.ledger.total_calls,
+            dollars=self._scorer.cost()["dollars"],
             seconds=round(time.perf_counter() - started, 3),
         )
 
