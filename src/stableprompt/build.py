@@ -10,7 +10,6 @@ from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.memory import told_when_full
 from stableprompt.models.ranks import Ranks
-from stableprompt.models.shared_agent import SharedAgent
 from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.providers import target_price
 from stableprompt.models.training import prepare_training
@@ -206,16 +205,9 @@ def start_run(
         content = {**task_to_dict(task), "too_long": too_long(task, parts.task)}
         known = known_before_loading(task, content, config, function)
         ranks.require_same(SAME, lambda: known)
-
-        def begin() -> Basis:
-            folder = RunFolder.create(path)  # a model that cannot be loaded leaves no folder
-            held.enter_context(alone(path, f"the run in {path}"))
-            RunFolder.require_free(path)  # another process may have been faster
-            folder.write_json(TASK, content)
-            folder.write_json(CONFIG, config.model_dump(mode="json"))
-            return Basis.of_new(folder, known)
-
-        place = Place(RunFolder(path), ranks, ranks.first_keeps(begin))
+        # Only now: a model that cannot be loaded leaves no folder.
+        files = {TASK: content, CONFIG: config.model_dump(mode="json")}
+        place = Place.of_new(path, ranks, files, known, held)
         return _run(parts, config, place, observer, search)
 
 
@@ -252,8 +244,6 @@ def _run(
     )
     scorer.limits.agree = ranks.agree
     markup = markup_of(agent, target)
-    if ranks.count > 1:
-        agent = SharedAgent(agent, ranks)
     guards = Guards(config.guards, agent, Rules.of(task), markup)
     trainable = prepare_training(agent, config.ppo.learning_rate, ranks)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)

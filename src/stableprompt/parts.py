@@ -6,6 +6,7 @@ from stableprompt.config import TuneConfig
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
 from stableprompt.models.ranks import ALONE, Ranks
+from stableprompt.models.shared_agent import SharedAgent
 from stableprompt.models.targets.api import ApiTarget
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.shared import SharedTarget
@@ -42,7 +43,8 @@ def parts_of(
     """Parts around models that are loaded; a judge of its own is loaded here."""
     agent, target = models
     fitting = without_long_texts(task, target, config, observer)
-    return Parts(fitting, agent, target, make_scorer(fitting, config, target, ranks=ranks))
+    scorer = make_scorer(fitting, config, target, ranks=ranks)
+    return Parts(fitting, SharedAgent(agent, ranks) if ranks.count > 1 else agent, target, scorer)
 
 
 def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:

@@ -1,14 +1,18 @@
 """Where a run is written down, and the processes that share it."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self
 
-from stableprompt.basis import Basis
+from stableprompt.basis import Basis, Rests
 from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
 from stableprompt.models.hardware import pick_device
 from stableprompt.models.ranks import Ranks
 from stableprompt.runs.folder import RunFolder
+from stableprompt.runs.lock import alone
 from stableprompt.tasks.task import Task
 
 SAME: Final = "data, settings, models and versions"
@@ -24,6 +28,38 @@ class Place:
     ranks: Ranks
     basis: Basis | None
     """Of the first process."""
+
+    @classmethod
+    def of_new(
+        cls,
+        path: Path,
+        ranks: Ranks,
+        files: Mapping[str, Mapping[str, Any]],
+        known: Rests,
+        held: ExitStack,
+    ) -> Self:
+        """Make the folder of a run, and hold its lock.
+
+        Args:
+            path: Of the folder.
+            ranks: Of which the first makes it.
+            files: What is written into it at once, by name.
+            known: What the run rests on.
+            held: Gives the lock back.
+
+        Raises:
+            RunError: the folder holds something already.
+        """
+
+        def begin() -> Basis:
+            folder = RunFolder.create(path)
+            held.enter_context(alone(path, f"the run in {path}"))
+            RunFolder.require_free(path)  # another process may have been faster
+            for name, content in files.items():
+                folder.write_json(name, content)
+            return Basis.of_new(folder, known)
+
+        return cls(RunFolder(path), ranks, ranks.first_keeps(begin))
 
     def settle(self, task: Task, config: TuneConfig, setting: dict[str, Any]) -> dict[str, Any]:
         """See ``Basis.settle``; done once, by the first process."""

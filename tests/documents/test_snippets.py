@@ -217,6 +217,7 @@ FOREIGN = {
     "--only",
     "--quick",
     "--fix",
+    "--cpu",
 }
 """Options of other programs that the text speaks of."""
 

@@ -10,6 +10,8 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+from stableprompt.cli.terminal import process_number
+
 if TYPE_CHECKING:
     from stableprompt.tuning.records import Observer, StepRecord
 
@@ -71,7 +73,7 @@ class Interrupts:
             raise KeyboardInterrupt
         if self._screen is not None:
             self._screen.tell_stopping()
-        else:
+        elif process_number() == 0:
             os.write(2, _TOLD)  # not print: what was interrupted may be printing just now
 
     @property

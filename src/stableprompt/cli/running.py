@@ -52,7 +52,8 @@ def run_and_tell(
                 from stableprompt.models.ranks import leave_others
 
                 with Trackers(() if others else report_to, folder, observer) as trackers:
-                    result = run(build, interrupts.watched(trackers))
+                    # Trackers read the folder, which the first process alone has.
+                    result = run(build, interrupts.watched(observer if others else trackers))
                     trackers.finish(result)
                 leave_others()
         except (KeyboardInterrupt, RunStopped) as interrupt:

@@ -92,10 +92,10 @@ def choose_voice(*, quiet: bool, as_json: bool) -> Voice:
     Raises:
         ConfigError: two of them are asked for.
     """
-    if process_number() > 0:
-        return _ForPrograms()
     if quiet and as_json:
         raise ConfigError("--quiet and --json are two ways to be brief; give one of them")
+    if process_number() > 0:
+        return Nobody()
     if as_json:
         return Json()
     return Quiet() if quiet else ForPeople()
@@ -170,15 +170,9 @@ class _ForPrograms:
         with redirect_stdout(sys.stderr):
             yield Silence()
 
-    def finish(self, result: "TuneResult") -> None:
-        """Say nothing."""
-
     def estimating(self) -> "AbstractContextManager[Observer]":
         """Nobody."""
         return self.telling(Path(), Bounds)
-
-    def show_estimate(self, estimate: "RunEstimate") -> None:
-        """Say nothing."""
 
 
 class Quiet(_ForPrograms):
@@ -192,6 +186,16 @@ class Quiet(_ForPrograms):
     def show_estimate(self, estimate: "RunEstimate") -> None:
         """The tables: they were asked for."""
         print_estimate(make_console(), estimate)
+
+
+class Nobody(_ForPrograms):
+    """Of a process that shares a run: the first one speaks for all."""
+
+    def finish(self, result: "TuneResult") -> None:
+        """Say nothing."""
+
+    def show_estimate(self, estimate: "RunEstimate") -> None:
+        """Say nothing."""
 
 
 class Json(_ForPrograms):
