@@ -57,7 +57,7 @@ def tables(sizes: Sequence[Planned] | None = None) -> Iterable[tuple[str, str]]:
     """The tables of docs/scaling.md by name."""
     yield "machines", _machines()
     yield "sizes", _plans("target", sizes or by_target())
-    yield "traffic", _plans("servers, calls at once", by_traffic())
+    yield "traffic", _plans("servers, calls at once at each", by_traffic())
     yield "agents", _plans("agent", by_agent())
     rows = [(name, f"{factor:.2f}") for name, factor in doubts()]
     yield "doubts", _table(("twice as bad", "whole run takes, times"), rows)

@@ -13,12 +13,13 @@ from torch import Tensor
 from benchmarks.naive import needed
 from benchmarks.naive_training import Replay
 from benchmarks.workload import Workload, answer_ids, plain_ids
-from stableprompt.build import load_models, make_scorer
+from stableprompt.build import load_models
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import special_tokens
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.training import Trainable, prepare_training
+from stableprompt.parts import make_scorer
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import PromptScore, Scorer

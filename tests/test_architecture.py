@@ -188,7 +188,7 @@ def test_only_the_command_line_prints() -> None:
 def test_text_files_are_opened_with_their_encoding() -> None:
     # Without it the locale decides, and a run folder written here is not read there.
     own = {"os.open", "RunFolder.open", "cls.open", "self.write_text", "self._folder.write_text"}
-    own |= {"out.write_text", "place.write_text"}  # RunFolders, too
+    own |= {"out.write_text", "place.write_text", "folder.write_text"}  # RunFolders, too
     careless = [
         f"{name}:{call.lineno} {called}"
         for name, tree in trees()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from stableprompt import basis, build
-from stableprompt.basis import differences, qualified_name
+from stableprompt.basis import Rests, differences, qualified_name
 from stableprompt.errors import RunError, RunStopped
 from stableprompt.models import identity
 from stableprompt.models.identity import fingerprint, identity_of
-from stableprompt.tuning.records import Silence, StepRecord
+from stableprompt.tuning.records import Silence, StepRecord, TuneResult
 from tests.fakes.word_agent import make_task
 from tests.tuning.conftest import scripted_models, tiny_config
 
@@ -47,6 +47,15 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.raises(RunStopped, match="stopped after step 1 of 3"):
             build.start_run(make_task(), tiny_config(**SHORT), folder, Notes(stop_after=0))
         return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+    """What it ends with where nothing happens to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        scripted_models(patch)
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        return build.start_run(make_task(), tiny_config(**SHORT), folder, Silence())
 
 
 @pytest.fixture
@@ -243,3 +252,40 @@ def test_a_model_of_the_hub_is_its_commit(monkeypatch: pytest.MonkeyPatch) -> No
     assert identity_of("org/name") == "commit 0123abc"
     monkeypatch.setattr(identity, "try_to_load_from_cache", lambda name, file: None)
     assert identity_of("org/name") == "unknown"
+
+
+def test_a_name_that_is_not_utf_8_is_a_name_like_others(weights: Path) -> None:
+    before = fingerprint(weights)
+    (weights / "\udcff.txt").touch()  # the byte ff
+    assert fingerprint(weights) != before
+
+
+@pytest.mark.parametrize("content", [{"changed": 5}, {"setting": None}, {"version": ["x"]}])
+def test_a_basis_that_makes_no_sense_is_damaged(cut: Path, content: dict[str, Any]) -> None:
+    (cut / "basis.json").write_text(json.dumps(content), encoding="utf-8")
+    for changed_ok in (False, True):
+        with pytest.raises(RunError, match=r"basis\.json cannot be read .* is damaged"):
+            build.resume(cut, changed_ok=changed_ok)
+
+
+@pytest.mark.parametrize("basis_too", [False, True])
+def test_a_run_whose_checkpoints_were_lost_begins_anew(
+    cut: Path, whole: TuneResult, basis_too: bool
+) -> None:
+    shutil.rmtree(cut / "checkpoints")  # git and object stores keep no empty folder
+    if basis_too:
+        (cut / "basis.json").unlink()
+    assert build.resume(cut).to_dict() == whole.to_dict()
+
+
+def test_servers_may_move_but_not_come_or_go() -> None:
+    def resting(*urls: str, **more: Any) -> Rests:
+        flat = {"target.api.base_url": list(urls) or None, "steps": 3, **more}
+        return {"setting": flat}
+
+    assert differences(resting("http://a/v1"), resting("http://b/v1", "http://c/v1")) == []
+    [told] = differences(resting(), resting("http://b/v1"))
+    assert told.startswith("setting target.api.base_url (was nothing, is ")
+    [told] = differences(resting("http://b/v1"), resting())
+    assert told.endswith("is nothing)")
+    assert len(differences(resting("http://a/v1"), resting("http://b/v1", steps=4))) == 1

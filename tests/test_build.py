@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from stableprompt import speakers
-from stableprompt.build import load_models, load_target
+from stableprompt.build import load_models
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models import hardware
 from stableprompt.models.loading import LoadedModel
 from stableprompt.setting import setting_of
-from stableprompt.speakers import _in_role, answers_elsewhere
+from stableprompt.speakers import _in_role, answers_elsewhere, load_target
 from stableprompt.tasks.task import Task
 from tests.fakes.tiny_model import save_tiny_model
 

@@ -1,7 +1,7 @@
 """What a run rests on: written down when it begins, compared before it is resumed.
 
 A run that goes on with other settings, data, models or versions ends with figures that nobody can
-repeat. Limits are no part of it: they may be changed.
+repeat. Limits and the addresses of servers are no part of it: they may be changed.
 """
 
 import hashlib
@@ -27,6 +27,8 @@ _MOST_TOLD: Final = 5
 _TOLD_BY_OTHERS: Final = frozenset(
     {"task", "kind", "metric", "task_fingerprint", "notes", "agent", "target", "versions"}
 )
+_ADDRESSES: Final = frozenset({"target.api.base_url", "judge.api.base_url"})
+"""A server may move, and replicas come and go: that there is one is what counts."""
 _CHANGED: Final = "changed"
 Rests = dict[str, dict[str, Any]]
 
@@ -88,7 +90,7 @@ class Basis:
         """
         before: dict[str, Any] | None = None
         if (folder.path / BASIS).is_file():
-            before = folder.read_json(BASIS)
+            before = _read(folder)
         elif next(folder.checkpoints.iterdir(), None) is not None:
             # Of an earlier version, or lost: nobody knows what has changed.
             before = {"version": {"stableprompt": f"unknown, for lack of {BASIS}"}}
@@ -147,8 +149,10 @@ def differences(before: Mapping[str, Any], now: Rests) -> list[str]:
             continue
         # A function that is missing is asked for, in better words, by whoever calls it.
         for key in part if name == "function" else dict.fromkeys([*old, *part]):
-            if old.get(key) != part.get(key):
-                told.append(_told(name, key, old.get(key), part.get(key)))
+            was, is_now = old.get(key), part.get(key)
+            moved = key in _ADDRESSES and None not in (was, is_now)
+            if was != is_now and not moved:
+                told.append(_told(name, key, was, is_now))
     return told
 
 
@@ -159,6 +163,24 @@ def qualified_name(function: Callable[..., Any]) -> str:
         module = Path(str(getattr(sys.modules["__main__"], "__file__", "__main__"))).stem
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{module}.{name}"
+
+
+def _read(folder: RunFolder) -> dict[str, Any]:
+    """What was written down.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    content = folder.read_json(BASIS)
+    for name, part in content.items():
+        wanted = list if name == _CHANGED else dict
+        if not isinstance(part, wanted):
+            raise RunError(
+                f"{folder.path / BASIS} cannot be read ({name!r} is {type(part).__name__}, not "
+                f"{wanted.__name__}); it is damaged: take it away, look at what may have changed, "
+                "and resume with --changed-ok"
+            )
+    return content
 
 
 def _models(task: Task, config: TuneConfig) -> dict[str, str]:

@@ -1,52 +1,46 @@
 """From task and configuration to objects: the one place where they meet."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from stableprompt.basis import Basis, known_before_loading
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
-from stableprompt.models.agent import AgentLLM
-from stableprompt.models.chat import special_tokens
 from stableprompt.models.memory import told_when_full
+from stableprompt.models.ranks import Ranks
 from stableprompt.models.targets.function import TargetFunction
-from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.providers import target_price
 from stableprompt.models.training import prepare_training
+from stableprompt.parts import Parts, make_scorer, markup_of, parts_of, tell_of_replicas
+from stableprompt.place import SAME, Place, require_shareable
 from stableprompt.precision import label_agreement
 from stableprompt.prompt_writer import WriterCard, save_writer
 from stableprompt.reporting.writing import leave_report
 from stableprompt.runs.folder import CONFIG, TASK, WRITER, RunFolder, default_run_dir
 from stableprompt.runs.lock import alone
-from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
-from stableprompt.scoring.ledger import Ledger
 from stableprompt.scoring.limits import Limits
-from stableprompt.scoring.scorer import Scorer
 from stableprompt.setting import setting_of
 from stableprompt.speakers import bundled_writer as bundled_writer
 from stableprompt.speakers import (
     judge_price,
     load_models,
-    load_target,
     named_target,
-    other_judge,
     require_price,
+    share_of_calls,
     target_of,
 )
 from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
-from stableprompt.tasks.metrics.registry import JUDGE, require_available
+from stableprompt.tasks.metrics.registry import require_available
 from stableprompt.tasks.task import Task
-from stableprompt.tasks.templates import template_of
 from stableprompt.tuning.budget import Budget, require_enough_budget, test_calls
-from stableprompt.tuning.checks import require_enough_examples
+from stableprompt.tuning.checks import require_enough_examples, without_decisions
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.records import Observer, Silence, TuneResult
-from stableprompt.tuning.room import answer_room, demonstration_room, drop_long_texts, too_long
+from stableprompt.tuning.room import too_long
 from stableprompt.tuning.rules import Rules
 from stableprompt.tuning.tuner import Tuner
 
@@ -109,19 +103,21 @@ def resume(
     metric: CustomMetric | None = None,
     target: TargetFunction | None = None,
     limits: Mapping[str, Any] | None = None,
+    base_url: str | Sequence[str] | None = None,
     changed_ok: bool = False,
     observer: Observer | None = None,
 ) -> TuneResult:
     """Continue a run that was interrupted, from its folder alone.
 
     The result is that of an uninterrupted run. What that rests on must be as it was when the run
-    began: settings but limits, data, models, functions, versions.
+    began: settings but limits and addresses, data, models, functions, versions.
 
     Args:
         run_dir: What ``tune`` was given, or printed.
         metric: The function that scores, where the run uses one of your own.
         target: The function that answers, where the target is one.
         limits: Fields of ``LimitsConfig`` to change, where the run has reached one of them.
+        base_url: Where the target answers now, where its servers have moved; several are replicas.
         changed_ok: Go on although something changed; the result says what.
         observer: Told how it goes.
 
@@ -132,36 +128,39 @@ def resume(
         RunStopped: the observer asked for it.
         ModelError: a model cannot be loaded.
     """
-    path, observer = Path(run_dir), observer or Silence()
-    RunFolder.open_unfinished(path)
-    with alone(path, f"the run in {path}"):
-        folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
-        content = folder.read_json(TASK)
+    path, observer, ranks = Path(run_dir), observer or Silence(), Ranks.launched()
+    ranks.first_keeps(lambda: RunFolder.open_unfinished(path))
+    with ExitStack() as held:
+        ranks.first_keeps(lambda: held.enter_context(alone(path, f"the run in {path}")))
+
+        def read() -> tuple[dict[str, Any], dict[str, Any]]:
+            folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
+            folder.make_checkpoints()
+            return folder.read_json(TASK), folder.read_json(CONFIG)
+
+        content, settings = ranks.first_does(read)
         # Whether it is what was written is asked below, part by part.
         task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
-        config = make_config(folder.read_json(CONFIG), {"limits": dict(limits or {})})
+        changes: dict[str, Any] = {"limits": dict(limits or {})}
+        if base_url is not None:
+            changes["target"] = {"api": {"base_url": base_url}}
+        config = make_config(settings, changes)
         require_price(config)
+        require_shareable(config, ranks)
         known = known_before_loading(task, content, config, target)
-        basis = Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
+        folder = RunFolder(path)
+        basis = ranks.first_keeps(
+            lambda: Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
+        )
         observer.on_phase("loading models")
-        models = load_models(config, target)
-        if limits:
-            folder.write_json(CONFIG, config.model_dump(mode="json"))
+        models = load_models(share_of_calls(config, ranks.count), target)
+        ranks.require_same(SAME, lambda: known_before_loading(task, content, config, target))
+        if limits or base_url is not None:
+            ranks.first_does(lambda: folder.write_json(CONFIG, config.model_dump(mode="json")))
         with closing(models[1]):
-            parts = _parts(task, config, models, observer)
+            parts = parts_of(task, config, models, ranks, observer)
             with closing(parts.scorer):
-                return _run(parts, config, basis, observer)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a run is made of."""
-
-    task: Task
-    """Without texts that do not fit the target."""
-    agent: AgentLLM
-    target: TargetLLM
-    scorer: Scorer
+                return _run(parts, config, Place(folder, ranks, basis), observer)
 
 
 Search = Callable[[Parts], Sequence[str]]
@@ -194,19 +193,22 @@ def start_run(
         RunError: the folder holds something already.
     """
     require_possible(task, config)
-    RunFolder.require_free(path)
+    ranks = Ranks.launched()
+    require_shareable(config, ranks, searching=search is not None)
+    path = ranks.agree(path)
+    ranks.first_does(lambda: RunFolder.require_free(path))
     observer.on_phase("loading models")
-    models = load_models(config, function)
-    with closing(models[1]):
-        parts = _parts(task, config, models, observer)
-        folder = RunFolder.create(path)  # only now: a model that cannot be loaded leaves no folder
-        with closing(parts.scorer), alone(path, f"the run in {path}"):
-            RunFolder.require_free(path)  # another process may have been faster
-            content = {**task_to_dict(task), "too_long": too_long(task, parts.task)}
-            folder.write_json(TASK, content)
-            folder.write_json(CONFIG, config.model_dump(mode="json"))
-            basis = Basis.of_new(folder, known_before_loading(task, content, config, function))
-            return _run(parts, config, basis, observer, search)
+    models = load_models(share_of_calls(config, ranks.count), function)
+    with closing(models[1]), ExitStack() as held:
+        parts = parts_of(task, config, models, ranks, observer)
+        held.enter_context(closing(parts.scorer))
+        content = {**task_to_dict(task), "too_long": too_long(task, parts.task)}
+        known = known_before_loading(task, content, config, function)
+        ranks.require_same(SAME, lambda: known)
+        # Only now: a model that cannot be loaded leaves no folder.
+        files = {TASK: content, CONFIG: config.model_dump(mode="json")}
+        place = Place.of_new(path, ranks, files, known, held)
+        return _run(parts, config, place, observer, search)
 
 
 def require_possible(task: Task, config: TuneConfig) -> None:
@@ -222,22 +224,16 @@ def require_possible(task: Task, config: TuneConfig) -> None:
     require_price(config)
 
 
-def _parts(
-    task: Task, config: TuneConfig, models: tuple[AgentLLM, TargetLLM], observer: Observer
-) -> Parts:
-    """Load the judge too, where there is one of its own."""
-    agent, target = models
-    fitting = without_long_texts(task, target, config, observer)
-    return Parts(fitting, agent, target, make_scorer(fitting, config, target))
-
-
 def _run(
-    parts: Parts, config: TuneConfig, basis: Basis, observer: Observer, search: Search | None = None
+    parts: Parts, config: TuneConfig, place: Place, observer: Observer, search: Search | None = None
 ) -> TuneResult:
     task, agent, target, scorer = parts.task, parts.agent, parts.target, parts.scorer
-    folder = basis.folder
+    folder, ranks = place.folder, place.ranks
+    if undecided := without_decisions(config):
+        observer.on_note(undecided)
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
-    setting = basis.settle(task, config, setting)
+    setting = place.settle(task, config, setting)
+    tell_of_replicas(target, observer)
     scorer.limits = Limits(
         config.limits,
         target_price(config.target),
@@ -246,70 +242,29 @@ def _run(
         selection=Budget(config, len(task.validation)).selection,
         tell=observer.on_note,
     )
+    scorer.limits.agree = ranks.agree
     markup = markup_of(agent, target)
     guards = Guards(config.guards, agent, Rules.of(task), markup)
-    trainable = prepare_training(agent, config.ppo.learning_rate)
+    trainable = prepare_training(agent, config.ppo.learning_rate, ranks)
     tuner = Tuner(task, config, trainable, scorer, guards, folder, observer)
     if search is not None:
         tuner.consider(search(parts))
     if not config.per_input.wanted:
-        return _reported(tuner.run(setting), observer)
+        return _reported(tuner.run(setting), ranks, observer)
     card = WriterCard.of(task, config, markup)
     collector = Collector(agent, scorer, card.guards_for(agent), task, config)
-    itself = make_scorer(task, config, target_of(agent, config), scorer.judge)
+    itself = make_scorer(task, config, target_of(agent, config), scorer.judge, ranks)
     itself.ratings = scorer.ratings
 
     def keep(fixed: str, found: PerInputResult) -> None:
         save_writer(agent, card.with_result(fixed, found), folder.path / WRITER)
 
     trial = WriterTrial(collector, scorer, itself, task, config, keep=keep)
-    return _reported(tuner.run(setting, trial), observer)
+    return _reported(tuner.run(setting, trial), ranks, observer)
 
 
-def _reported(result: TuneResult, observer: Observer) -> TuneResult:
+def _reported(result: TuneResult, ranks: Ranks, observer: Observer) -> TuneResult:
     """The same result, with a page of it in the run folder."""
-    if trouble := leave_report(result.run_dir):
+    if trouble := ranks.first_does(lambda: leave_report(result.run_dir)):
         observer.on_note(trouble)
     return result
-
-
-def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:
-    """What no prompt may hold: the special tokens of both."""
-    return [*special_tokens(agent.tokenizer), *target.markup()]
-
-
-def make_scorer(
-    task: Task, config: TuneConfig, target: TargetLLM, judge: Judge | None = None
-) -> Scorer:
-    """The scorer of a task; loads the judge where one is needed that is not the target."""
-    if task.metric.name == JUDGE and judge is None:
-        other = other_judge(config)
-        rater = target if other is None else load_target(config, other)
-        judge = Judge(rater, config.judge.rubric or task.rubric or DEFAULT_RUBRIC)
-    room = answer_room(task, config, target)
-    return Scorer(
-        target,
-        template_of(config.target),
-        task,
-        Ledger(),
-        answers=config.target.model_copy(update={"max_answer_tokens": room}),
-        reward=config.reward,
-        judge=judge,
-    )
-
-
-def without_long_texts(
-    task: Task, target: TargetLLM, config: TuneConfig, observer: Observer
-) -> Task:
-    """The task but for texts that leave the target no room for a prompt and an answer.
-
-    Raises:
-        DataError: too few examples are left.
-    """
-    room = config.agent.max_prompt_tokens + answer_room(task, config, target)
-    room += demonstration_room(task, config, target)
-    fitting = drop_long_texts(task, target, template_of(config.target), room)
-    require_enough_examples(fitting, config)
-    for note in fitting.notes[len(task.notes) :]:
-        observer.on_note(note)
-    return fitting

@@ -145,7 +145,8 @@ class PromptClassifier:
         from stableprompt.build import tune
 
         self.close()
-        inputs, classes = _inputs(X), np.asarray(y).ravel()
+        vars(self).pop("result_", None)  # a fit that fails leaves no prompt with other classes
+        inputs, classes = _inputs(X), _classes(y)
         if len(inputs) != len(classes):
             raise DataError(
                 f"X has {len(inputs)} inputs and y {len(classes)} classes; give one for each"
@@ -170,8 +171,7 @@ class PromptClassifier:
             observer=self.observer,
             **settings,
         )
-        self.prompt_ = self.result_.prompt
-        self.n_features_in_ = len(task.fields)
+        self.prompt_, self.n_features_in_ = self.result_.prompt, len(task.fields)
         self._held = _Held()
         return self
 
@@ -193,8 +193,7 @@ class PromptClassifier:
                 stacklevel=2,
             )
             chosen[nameless] = self._majority
-        found: np.ndarray = self.classes_[chosen]
-        return found
+        return np.asarray(self.classes_[chosen])
 
     @property
     def predict_proba(self) -> Callable[[Any], np.ndarray]:
@@ -285,7 +284,7 @@ def _not_fitted() -> type[Exception]:
 def _inputs(X: Any) -> list[Input]:
     """The inputs one by one: texts, or mappings of fields."""
     if hasattr(X, "columns") and hasattr(X, "to_dict"):  # a data frame
-        return [_fields(row) for row in X.to_dict("records")]
+        return [_fields(row, n) for n, row in enumerate(X.to_dict("records"))]
     if hasattr(X, "tocsr"):
         raise DataError("X is a sparse matrix, and sparse input is not supported; give texts")
     if isinstance(X, str | bytes | Mapping) or not hasattr(X, "__len__"):
@@ -298,11 +297,25 @@ def _inputs(X: Any) -> list[Input]:
             raise DataError(
                 f"input {number} of X is {row!r}; give texts, or mappings of fields to texts"
             )
-    return [_fields(row) if isinstance(row, Mapping) else row for row in rows]
+    return [_fields(row, n) if isinstance(row, Mapping) else row for n, row in enumerate(rows)]
 
 
-def _fields(row: Mapping[Any, Any]) -> dict[str, str]:
+def _classes(y: Any) -> np.ndarray:
+    if any(map(_is_missing, np.asarray(y, dtype=object).ravel())):
+        raise DataError("a class in y is missing; fill it in, or leave the row out")
+    return np.asarray(y).ravel()
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, or what numpy and pandas write for it."""
+    return not isinstance(value, str) and str(value) in ("None", "nan", "NaT", "<NA>")
+
+
+def _fields(row: Mapping[Any, Any], number: int) -> dict[str, str]:
     """Named as the layout names them."""
+    for name, value in row.items():
+        if _is_missing(value):
+            raise DataError(f"input {number} of X has no {str(name)!r}; fill it in or leave it out")
     return {placeholder_name(str(name)): str(value) for name, value in row.items()}
 
 

@@ -238,12 +238,6 @@ class TuneConfig(Section):
             raise ValueError("ppo.prompts_per_step must be a multiple of per_input.prompts")
         if self.per_input.wanted and self.agent.shown_prompt == "leader":
             raise ValueError("per_input shows the seed prompt; leave agent.shown_prompt out")
-        adaptive = self.anchor.kind == "adaptive" and self.ppo.learning
-        if adaptive and 0 < self.steps < self.anchor.update_period:
-            raise ValueError(
-                f"anchor.update_period {self.anchor.update_period} never fires in {self.steps} "
-                f"steps; give --set anchor.update_period={self.steps}, or more steps"
-            )
         return self
 
 
@@ -267,7 +261,7 @@ _LONGEST_SHOWN: Final = 200
 # Where a key may stand by mistake; what was found is not shown.
 _SECRETS: Final = {
     "base_url": "it must be http:// or https:// and a host, without user, password, ? and spaces; "
-    "keys are read from the environment (key_variable)",
+    "in a list each server once; keys are read from the environment (key_variable)",
     "key_variable": "it must be the name of an environment variable, not the key itself: letters, "
     "digits and _",
 }

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from stableprompt.build import make_scorer, markup_of, require_possible, without_long_texts
+from stableprompt.build import require_possible
 from stableprompt.config import TuneConfig
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.chat import encode_answer
@@ -24,11 +24,13 @@ from stableprompt.models.targets.masked import MaskedTarget
 from stableprompt.models.targets.paper import PaperTarget
 from stableprompt.models.targets.providers import is_api, target_price
 from stableprompt.models.training import prepare_training
+from stableprompt.parts import make_scorer, markup_of, without_long_texts
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.speakers import answers_elsewhere, load_agent, load_models, other_judge
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.metrics.registry import JUDGE
 from stableprompt.tasks.task import Task
+from stableprompt.tuning.checks import without_decisions
 from stableprompt.tuning.forecast import PaperRun, Phase, most_calls
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.probe import FirstStep, Probe
@@ -140,7 +142,8 @@ def estimate_run(
     price = target_price(config.target)
     paper = PaperRun(task, config, pattern, price).go()
     most, pace = most_calls(task, config), config.target.api.requests_per_minute
-    least = None if pace is None else paper.ledger.total_calls * 60 / pace
+    replicas = max(1, len(config.target.api.base_urls))
+    least = None if pace is None else paper.ledger.total_calls * 60 / (pace * replicas)
     shown = [p for p in Phase if p is not Phase.CURVE or config.selection.learning_curve]
     return RunEstimate(
         phases={str(p): _phase(most.phases[p], paper.calls[p], paper.usage[p]) for p in shown},
@@ -221,6 +224,8 @@ def _warnings(config: TuneConfig, paper: PaperRun) -> Iterator[str]:
             f"{paper.num_steps} policy updates are too few to learn from (with 6, training did not "
             "pay in docs/comparison.md); raise steps, budget or limits, or use method best-of-n"
         )
+    if undecided := without_decisions(config):
+        yield undecided
     if paper.cut_short:
         given = config.limits.model_dump().items()
         named = ", ".join(f"{name} {limit:g}" for name, limit in given if limit is not None)

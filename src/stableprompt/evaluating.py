@@ -5,13 +5,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from stableprompt.build import make_scorer
 from stableprompt.config import TuneConfig, make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.memory import told_when_full
 from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.providers import target_price
+from stableprompt.parts import make_scorer, tell_of_replicas
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.limits import Limits
 from stableprompt.scoring.scorer import Scorer
@@ -65,6 +65,7 @@ def evaluate_with(
     task: Task, config: TuneConfig, target: TargetLLM, split: SplitName, observer: Observer
 ) -> Estimate:
     """Score a task's seed prompt on one split, with a target that is loaded already."""
+    tell_of_replicas(target, observer)
     room = answer_room(task, config, target)
     fitting = drop_long_texts(task, target, template_of(config.target), room)
     for note in fitting.notes[len(task.notes) :]:

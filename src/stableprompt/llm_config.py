@@ -61,16 +61,17 @@ class AgentConfig(Section):
 class ApiConfig(Section):
     """How a target outside this process is asked: a server's, or a function of the user's own."""
 
-    base_url: str | None = None
+    base_url: str | tuple[str, ...] | None = None
     """Of an OpenAI-compatible server, such as http://localhost:8000/v1; null takes the provider's.
-    With it, the model's name is sent to the server as it is."""
+    With it, the model's name is sent to the server as it is. A list names several servers with the
+    same model (replicas), which share the calls."""
     key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The environment variable that holds the key; null takes the provider's, OPENAI_API_KEY with a
     base_url. Keys are read from the environment only."""
     concurrency: int | None = Field(None, ge=1)
-    """Calls under way at once; null: 8, and 1 for a function."""
+    """Calls under way at once, at each replica; null: 8, and 1 for a function."""
     requests_per_minute: float | None = Field(None, gt=0)
-    """Sent at this pace at most; null: as fast as the server lets us."""
+    """Sent at this pace at most, to each replica; null: as fast as the server lets us."""
     timeout_seconds: float = Field(60.0, gt=0)
     """From sending a call to the last byte of its answer."""
     attempts: int = Field(8, ge=1)
@@ -86,19 +87,38 @@ class ApiConfig(Section):
     writes, right or wrong."""
     cache: bool = True
     """Answers are kept in the user's cache folder, so that nothing is paid for twice."""
+    ask_ahead: bool = True
+    """Begin with a prompt while the agent still writes the others of the step. No figure depends on
+    it."""
     price_read: float | None = Field(None, ge=0)
     """Dollars for a million tokens that the target reads; null takes the price table's."""
     price_written: float | None = Field(None, ge=0)
     """The same for those it writes."""
 
-    @field_validator("base_url")
+    @field_validator("base_url", mode="before")
     @classmethod
-    def _is_a_plain_url(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^@\s?#\\]+", value):
-            raise ValueError(
-                "it must begin with http:// or https://, without a user's name, blanks, ? or #"
-            )
-        return value
+    def _is_a_plain_url(cls, value: object) -> object:
+        """One address as a text, several as a tuple."""
+        if value is None:
+            return None
+        urls: list[str] = []
+        for url in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(url, str) or not re.fullmatch(r"https?://[^@\s?#\\]+", url):
+                raise ValueError(
+                    "it must begin with http:// or https://, without a user's name, blanks, ? or #"
+                )
+            url.encode("utf-8")  # half a character is a ValueError, too
+            urls.append(url)
+        if not urls or len({url.rstrip("/") for url in urls}) < len(urls):
+            raise ValueError("it must name each server once")
+        return tuple(urls) if len(urls) > 1 else urls[0]
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The addresses given, () where the provider's is taken."""
+        if self.base_url is None:
+            return ()
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
 
 class TargetConfig(Section):

@@ -178,7 +178,7 @@ class PromptWriter:
                 f"{folder} holds no writer (no {CARD}); give its folder, or a run that kept one "
                 "(--per-input; auto keeps it only if it pays)"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"the writer in {folder} cannot be read ({error})") from error
         lora = read_lora_config(folder)
         held: dict[str, Any] = {"dtype": dtype or card.dtype, "quantize": card.quantize}

@@ -10,7 +10,7 @@ from peft import LoraConfig
 
 from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
-from stableprompt.llm_config import TargetConfig
+from stableprompt.llm_config import ApiConfig, TargetConfig
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.embedded import EMBEDDED_NAME
@@ -24,6 +24,7 @@ from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.targets.masked import MaskedTarget
 from stableprompt.models.targets.masked_loading import is_masked, load_masked
 from stableprompt.models.targets.providers import FUNCTION_PREFIX, is_api, target_price
+from stableprompt.models.targets.servers import CONCURRENCY
 from stableprompt.runs.folder import WRITER
 from stableprompt.scoring.ledger import Price
 from stableprompt.tuning.randomness import derive_seed
@@ -191,6 +192,32 @@ def _in_role(config: TuneConfig, model: str | None) -> TargetConfig:
     # Asked like the target, but the prices given are those of the target.
     like = config.target.api.model_copy(update={"price_read": None, "price_written": None})
     return config.target.model_copy(update={"api": config.judge.api or like})
+
+
+def share_of_calls(config: TuneConfig, count: int) -> TuneConfig:
+    """The settings for one of several processes: all together keep the pace that was asked for.
+
+    Args:
+        config: Of the run.
+        count: Processes. Each has one call under way at least.
+    """
+    if count == 1:
+        return config
+
+    def share(api: ApiConfig, usual: int | None) -> ApiConfig:
+        at_once, pace = api.concurrency or usual, api.requests_per_minute
+        divided = {
+            "concurrency": at_once and max(1, at_once // count),
+            "requests_per_minute": pace and pace / count,
+        }
+        return api.model_copy(update=divided)
+
+    target, judge = config.target, config.judge
+    usual = None if target.model.startswith(FUNCTION_PREFIX) else CONCURRENCY
+    own = target.model_copy(update={"api": share(target.api, usual)})
+    if judge.api is not None:
+        judge = judge.model_copy(update={"api": share(judge.api, CONCURRENCY)})
+    return config.model_copy(update={"target": own, "judge": judge})
 
 
 def target_of(agent: AgentLLM, config: TuneConfig) -> LocalTarget:

@@ -47,7 +47,6 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["tune", "support", "--set", "ppo.clip_range=-1"],
         "setting 'ppo.clip_range': Input should be greater than 0, found -1",
     ),
-    "steps without a decision": (["tune", "support", "--steps", "1"], "never fires in 1 step"),
     "negative seed": (["tune", "support", "--seed", "-1"], "setting 'seed'"),
     "unknown method": (["tune", "support", "--method", "dpo"], "method 'dpo' is unknown; use one"),
     "unknown preset": (["tune", "support", "--preset", "big"], "preset 'big' is unknown; use one"),

@@ -9,7 +9,8 @@ import pytest
 
 from stableprompt.cli.data import custom_metric, load_task
 from stableprompt.cli.data_options import DataOptions
-from stableprompt.errors import ConfigError, DataError
+from stableprompt.errors import ConfigError, DataError, RunError
+from stableprompt.tasks.archive import task_to_dict
 from stableprompt.tasks.bundled_tasks import load_bundled
 from stableprompt.tasks.task import Task
 from tests.cli.conftest import write_rows
@@ -151,3 +152,37 @@ def test_a_hub_data_set_may_be_a_local_folder(place: Path, monkeypatch: pytest.M
     task = load(f"hub:{place / 'set'}", text=["message"], label="team")
     assert (len(task.train) + len(task.validation), len(task.test)) == (40, 40)
     assert task.name == "set"
+
+
+def archived(place: Path, **given: Any) -> Task:
+    """A task, written down as a run does it in ``run/task.json``."""
+    write_rows(place / "rows.csv", 30)
+    task = load("rows.csv", text=["message"], label="team", seed_prompt="Which?", **given)
+    (place / "run").mkdir()
+    (place / "run" / "task.json").write_text(json.dumps(task_to_dict(task)), encoding="utf-8")
+    return task
+
+
+def test_the_task_of_a_run_is_the_same_with_any_split_seed(place: Path) -> None:
+    task = archived(place, limit=["test=4"])
+    assert load("run/task.json", seed=7) == task
+
+
+def test_the_task_of_a_run_takes_its_own_metric_and_no_other_option(place: Path) -> None:
+    (place / "mymetric_f.py").write_text("def half(example, prediction):\n    return 0.5\n")
+    archived(place, metric="mymetric_f:half")
+    with pytest.raises(ConfigError, match="--metric MODULE:half"):
+        load("run/task.json")
+    assert load("run/task.json", metric="mymetric_f:half").metric.name == "half"
+    for given in ({"text": ["message"]}, {"limit": ["test=4"]}, {"metric": "macro_f1"}):
+        with pytest.raises(ConfigError, match="is the task of a run"):
+            load("run/task.json", **given)
+
+
+def test_a_damaged_task_of_a_run_and_rows_of_its_name(place: Path) -> None:
+    (place / "task.json").write_text('{"name": ', encoding="utf-8")
+    with pytest.raises(RunError, match="damaged"):
+        load("task.json")
+    rows = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(30)]
+    (place / "task.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert load("task.json").labels == ("a", "b")

@@ -5,6 +5,7 @@ import torch
 
 from stableprompt.cli import doctor
 from stableprompt.models import embedded, hardware
+from stableprompt.models.targets.providers import PROVIDERS
 from tests.cli.conftest import invoke_app
 
 
@@ -115,3 +116,17 @@ def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "  ok    GPU Some GPU" in done.stdout.splitlines()
     assert "device cuda" in done.stdout
     assert done.exit_code == 0
+
+
+def test_keys_of_providers_are_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for provider in PROVIDERS.values():
+        if provider.key_variable:
+            monkeypatch.delenv(provider.key_variable, raising=False)
+    assert "  none  API keys in the environment (optional; " in invoke_app("doctor").stdout
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("MISTRAL_API_KEY", "sk-other")
+    monkeypatch.setenv("GROQ_API_KEY", "")
+    done = invoke_app("doctor")
+    line = "  ok    API keys in the environment: OPENAI_API_KEY, MISTRAL_API_KEY"
+    assert line in done.stdout.splitlines()
+    assert "sk-" not in done.output

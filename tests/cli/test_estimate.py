@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from stableprompt.cli.estimate import dollars, duration, print_estimate
+from stableprompt.cli.amounts import dollars, duration
+from stableprompt.cli.estimate import print_estimate
 from stableprompt.estimating import PhaseEstimate, RunEstimate
 from stableprompt.tuning.probe import Probe
 from tests.cli.conftest import assert_fits

@@ -69,6 +69,35 @@ def test_the_third_ends_a_process_that_hangs(monkeypatch: pytest.MonkeyPatch) ->
     assert codes == [143]
 
 
+class ScreenOfNotes:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def tell_stopping(self) -> None:
+        self.told.append("stopping")
+
+    def leave(self) -> None:
+        self.told.append("leave")
+
+
+def test_a_screen_says_it_itself_and_is_left_before_the_process_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    screen = ScreenOfNotes()
+    monkeypatch.setattr(os, "_exit", lambda code: screen.told.append(f"exit {code}"))
+    with Interrupts(screen) as interrupts:
+        interrupts.watched(Silence()).on_start(0, 3)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):  # os._exit would not have come back
+            signal.raise_signal(signal.SIGINT)
+    assert screen.told == ["stopping", "leave", "exit 130"]
+    assert capfd.readouterr().err == ""
+
+
 def test_afterwards_signals_do_what_they_did_before() -> None:
     before = [signal.getsignal(number) for number in BOTH]
     with Interrupts():

@@ -1,5 +1,7 @@
 """``stableprompt report``, and the page that every run leaves behind."""
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,9 @@ import pytest
 from stableprompt.cli.settings_file import read_settings
 from stableprompt.config import make_config
 from stableprompt.reporting import writing
-from stableprompt.runs.folder import RESULT
+from stableprompt.reporting.reading import read_run
+from stableprompt.reporting.settings import command_of
+from stableprompt.runs.folder import CONFIG, PROMPTS, RESULT, STEPS, TASK, TEST
 from tests.cli.conftest import COLUMNS, SMALL, Invoke, assert_fits, invoke_app, options
 from tests.cli.test_listing import run_without_torch
 from tests.reporting import folders
@@ -80,6 +84,29 @@ def test_a_run_leaves_its_page_behind(invoke: Invoke, model: Path) -> None:
     html = Path("r/report.html").read_text(encoding="utf-8")
     assert "Course of the run" in html
     assert "unfinished" not in html.split("<main")[1].split("<section")[1]
+
+
+def test_the_command_on_the_page_makes_the_same_run_again(invoke: Invoke, model: Path) -> None:
+    models = ("--agent", model, "--target", model, "--run-dir", "r")
+    given = ("--limit", "test=6", "--seed-prompt", "Which?", "--metric", "macro_f1")
+    assert invoke("tune", "rows.csv", *COLUMNS, *models, *given, *options(*SMALL)).exit_code == 0
+    program, *command = shlex.split(str(command_of(read_run(Path("r")))))
+    done = invoke(*command, "--run-dir", "again")
+    assert (program, done.exit_code) == ("stableprompt", 0), done.stderr
+    for name in (CONFIG, TASK, PROMPTS, TEST, RESULT):
+        assert Path("again", name).read_bytes() == Path("r", name).read_bytes()
+
+
+def test_every_key_that_a_run_writes_is_defined(invoke: Invoke, model: Path) -> None:
+    tune(invoke, model)
+    defined = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    lines = [Path("r", name).read_text(encoding="utf-8").split("\n") for name in (STEPS, PROMPTS)]
+    rows = [json.loads(line) for part in lines for line in part if line]
+    result = json.loads(Path("r", RESULT).read_text(encoding="utf-8"))
+    inner = ("update", "anchor", "monitor", "setting", "cost", "template", "layout")
+    rows += [result, *(row[name] for row in (*rows, result) for name in inner if row.get(name))]
+    keys = {key for row in rows for key in row} - {"candidates"}  # by its entries
+    assert {key for key in keys if f"`{key}`" not in defined} == set()
 
 
 def test_a_page_that_cannot_be_made_costs_no_result(

@@ -78,6 +78,7 @@ RECORD = StepRecord(
     anchor={"decision": "roll_back", "policy_score": 0.25, "anchor_score": 0.5},
     best_prompt="Name the colour",
     target_calls=10,
+    dollars=0.0,
     seconds=2.4,
 )
 
@@ -102,7 +103,7 @@ def console() -> tuple[Console, io.StringIO]:
 
 def summary(result: TuneResult) -> str:
     target, output = console()
-    print_summary(target, result, 61.0)
+    print_summary(target, result)
     return output.getvalue()
 
 
@@ -153,7 +154,7 @@ def test_the_summary_says_everything() -> None:
         "difference +0.250 [+0.050, +0.450], paired over n = 20, p = 0.062",
         "verdict not proven",
         "majority class 0.400 on test",
-        "123 target calls, 10 target tokens, 9 agent tokens written, 61 s",
+        "123 target calls, 10 target tokens, 9 agent tokens written calls 100 training",
         "calls 100 training, 23 test",
         "7 different prompts, 3 compared on validation; refused: 2 copy, 1 empty",
         "anchor 1 keep, 2 roll back",
@@ -185,7 +186,7 @@ def test_other_metrics_kinds_and_a_judge_are_named() -> None:
 
 def test_what_a_server_charges_and_what_went_wrong_is_said(tmp_path: Path) -> None:
     requests = {"sent": 130, "retries": 7, "from_disk": 12}
-    (tmp_path / "timing.json").write_text(json.dumps({"requests": requests}))
+    (tmp_path / "timing.json").write_text(json.dumps({"seconds": 61.4, "requests": requests}))
     cost = {
         **RESULT.cost,
         "dollars": 0.01234,
@@ -204,11 +205,37 @@ def test_what_a_server_charges_and_what_went_wrong_is_said(tmp_path: Path) -> No
     assert "price unknown" in said(summary(replace(RESULT, cost={**RESULT.cost, "dollars": None})))
 
 
+def test_the_share_of_each_replica_is_said(tmp_path: Path) -> None:
+    replicas = {
+        "http://one/v1": {"sent": 90, "set_aside": 0},
+        "http://two/v1": {"sent": 40, "set_aside": 3},
+    }
+    requests = {"sent": 130, "retries": 7, "from_disk": 12, "replicas": replicas}
+    (tmp_path / "timing.json").write_text(json.dumps({"requests": requests}))
+    text = said(summary(replace(RESULT, run_dir=tmp_path)))
+    assert "replicas 90 to http://one/v1, 40 to http://two/v1 (set aside 3 times)" in text
+    assert "replicas" not in said(summary(RESULT))
+
+
 def test_the_summary_of_a_run_without_refusals_and_decisions() -> None:
     quiet = {**RESULT.candidates, "refused": {}}
     text = said(summary(replace(RESULT, candidates=quiet, anchor_decisions={})))
     assert "refused: none" in text
     assert "anchor no decisions" in text
+
+
+def test_where_the_seed_prompt_wins_it_is_shown_once() -> None:
+    seed_won = replace(RESULT, prompt="Plain", test=SEED_SCORE)
+    text = said(summary(seed_won))
+    assert text.count("Plain") == text.count("0.500 [0.300, 0.700]") == 1
+    assert "best prompt the seed prompt verdict no improvement found" in text
+    assert "difference" not in text
+
+
+def test_rows_that_would_say_nothing_are_left_out() -> None:
+    calls = dict.fromkeys(RESULT.cost["target_calls"], 0)
+    text = said(summary(replace(RESULT, cost={**RESULT.cost, "target_calls": calls})))
+    assert "written candidates" in text  # no row of calls in between
 
 
 @pytest.mark.parametrize("prompt", TRICKY)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from stableprompt.cli.target_options import LimitOptions, parse_seconds, target_layers
+from stableprompt.config import make_config
 from stableprompt.errors import ConfigError
 
 
@@ -55,7 +56,19 @@ def test_a_function_of_a_module_here(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_behind_a_url_a_colon_is_part_of_the_name() -> None:
-    layers, function = target_layers("qwen2.5:7b", "http://localhost:11434/v1", LimitOptions())
+    urls = ["http://localhost:11434/v1"]
+    layers, function = target_layers("qwen2.5:7b", urls, LimitOptions())
     assert function is None
     assert {"target": {"model": "qwen2.5:7b"}} in layers
-    assert {"target": {"api": {"base_url": "http://localhost:11434/v1"}}} in layers
+    assert make_config(*layers).target.api.base_url == "http://localhost:11434/v1"
+
+
+def test_several_urls_are_replicas() -> None:
+    urls = ["http://one:8000/v1", "http://two:8000/v1"]
+    layers, _ = target_layers("m", urls, LimitOptions())
+    config = make_config(*layers)
+    assert config.target.api.base_urls == ("http://one:8000/v1", "http://two:8000/v1")
+    # As it is written down and read back.
+    assert make_config(config.model_dump(mode="json")) == config
+    with pytest.raises(ConfigError, match="in a list each server once"):
+        make_config(*target_layers("m", ["http://one/v1", "http://one/v1/"], LimitOptions())[0])

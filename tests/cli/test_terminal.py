@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -148,3 +151,15 @@ def test_its_files_hold_every_character_in_a_folder_of_a_plain_name(hostile_run:
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     assert result["seed_prompt"] == seed_prompt
     assert not (folder / "pwned").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_an_output_that_refuses_is_one_line() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "stableprompt", "tasks"], stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("stableprompt: the output cannot be written (No space left on device)")

@@ -12,6 +12,7 @@ from stableprompt import build, evaluating
 from stableprompt.cli.reporting import ConsoleObserver
 from stableprompt.tuning.records import StepRecord
 from tests.cli.conftest import COLUMNS, SMALL, Invoke, assert_fits, invoke_app, options, write_rows
+from tests.fakes.api_server import ApiServer
 
 SEED_PROMPT = "Say [bold]red[/bold] or [/x] green"
 FILES = {
@@ -108,9 +109,10 @@ def test_the_output_has_the_figures_of_the_result_file(done: Result, folder: Pat
         shown = f"{figure['score']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}], n = 31"
         assert f"test accuracy {shown}" in text
         assert figure["n"] == 31
-    paired = result["paired"]
-    interval = f"[{paired['low']:+.3f}, {paired['high']:+.3f}]"
-    assert f"difference {paired['difference']:+.3f} {interval}, paired over n = 31" in text
+    assert result["prompt"] == SEED_PROMPT  # random weights find nothing better
+    assert "best prompt the seed prompt" in text
+    timing = json.loads((folder / "run" / "timing.json").read_text())
+    assert f"agent tokens written, {timing['seconds']:.0f} s" in text
     assert f"majority class {result['trivial_score']:.3f} on test" in text
     assert f"{result['target_calls']} target calls" in text
     assert "verdict no" in text  # no improvement, or not proven: random weights
@@ -259,7 +261,7 @@ def test_interrupted_and_resumed_gives_the_result_of_a_run_in_one_piece(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("stableprompt.cli.tune.ConsoleObserver", Impatient)
+        patch.setattr("stableprompt.cli.voices.ConsoleObserver", Impatient)
         cut = invoke(*arguments(model, "--run-dir", "cut"))
     assert cut.exit_code == 130
     assert cut.stderr == "interrupted; continue with: stableprompt tune --resume cut\n"
@@ -269,6 +271,29 @@ def test_interrupted_and_resumed_gives_the_result_of_a_run_in_one_piece(
     assert "step   1/2" not in resumed.stdout
     for name in ("result.json", "prompts.jsonl", "best_prompt.txt"):
         assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def test_a_run_goes_on_where_its_servers_have_moved(
+    invoke: Invoke, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Impatient(ConsoleObserver):
+        def on_step(self, record: StepRecord) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("STABLEPROMPT_CACHE", str(tmp_path / "cache"))
+    here = "--target", "fake-model", "--run-dir", "cut"
+    with ApiServer(lambda messages: "yes") as server, monkeypatch.context() as patch:
+        patch.setattr("stableprompt.cli.tune.ConsoleObserver", Impatient)
+        cut = invoke(*arguments(model, *here, "--base-url", server.base_url))
+        assert cut.exit_code == 130, cut.output
+    with ApiServer(lambda messages: "yes") as one, ApiServer(lambda messages: "yes") as other:
+        moved = "--base-url", one.base_url, "--base-url", other.base_url
+        resumed = invoke("tune", "--resume", "cut", *moved)
+        assert resumed.exit_code == 0, resumed.output
+        assert min(len(one.requests), len(other.requests)) > 3
+        assert f"to {one.base_url}" in said(resumed.stdout)
+    config = json.loads(Path("cut/config.json").read_text())
+    assert config["target"]["api"]["base_url"] == [one.base_url, other.base_url]
 
 
 def test_interrupted_before_there_is_a_folder_it_names_none(

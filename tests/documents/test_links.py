@@ -86,5 +86,20 @@ def test_no_page_names_a_file_that_is_not_there() -> None:
                 assert re.search(rf"(def|class) {last}\b", source), f"{page.name}: no {text}"
 
 
+def test_the_equations_name_functions_that_are_there() -> None:
+    # After a file and its first name come more of the same file: `x.py::one`, `two`.
+    table = (ROOT / "docs" / "algorithm.md").read_text(encoding="utf-8").split("\n## ")[1]
+    looked = 0
+    for file, names in re.findall(r"`([a-z_/]+\.py)::([\w.]+`(?:, `[\w.]+`)*)", table):
+        source = (ROOT / "src" / "stableprompt" / file).read_text(encoding="utf-8")
+        for name in re.findall(r"[\w.]+", names):
+            if name.endswith(".py"):
+                continue
+            last = name.rpartition(".")[2]
+            assert re.search(rf"(def|class) {last}\b", source), f"{file} has no {name}"
+            looked += 1
+    assert looked > 20
+
+
 def _of_a_run(name: str) -> bool:
     return Path(name).parts[0] in ("runs", "writer", "kshot16", "examples")

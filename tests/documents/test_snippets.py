@@ -209,7 +209,16 @@ def test_commands_that_the_text_names_exist(page: Page, tmp_path: Path) -> None:
                 assert problem_with(command, nothing, tmp_path) is None, text
 
 
-FOREIGN = {"--no-deps", "--markdown", "--only", "--quick", "--fix"}
+FOREIGN = {
+    "--data-parallel-size",
+    "--dp-size",
+    "--no-deps",
+    "--markdown",
+    "--only",
+    "--quick",
+    "--fix",
+    "--cpu",
+}
 """Options of other programs that the text speaks of."""
 
 

@@ -129,8 +129,8 @@ def test_markup_survives_jinja_in_mlflow(case: tuple[ShippedPrompt, Inputs]) -> 
         # MLflow's own language: one variable, and no other brace that it could take for one.
         assert len(fields) == 1
         assert all(content.count("{{") <= 1 for content in contents)
-    said = [jinja2.Template(c).render(**named(shipped, fields)) for c in contents]
-    if any("{%" in content for content in contents):
+    if any("{%" in content for content in contents):  # else {# means nothing
+        said = [jinja2.Template(c).render(**named(shipped, fields)) for c in contents]
         assert said == [message["content"] for message in scored(shipped, fields)]
 
 
@@ -242,3 +242,19 @@ def test_the_source_is_python(form: str, prompt: str) -> None:
     for template in TEMPLATES:
         for layout in LAYOUTS:
             compile(FORMATS[form](ship(prompt, template, layout)), form, "exec")
+
+
+@pytest.mark.parametrize("form", ["python", "langchain", "mlflow", "dspy", "promptfoo"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0c", "\u2028", "\x85"])
+def test_no_figure_of_a_folder_that_was_changed_becomes_code(form: str, end: str) -> None:
+    hostile = f"1{end}raise SystemExit #"
+    estimate = {"score": 0.75, "low": 0.5, "high": 0.9, "n": hostile, "metric": hostile}
+    setting = {
+        "task": hostile,
+        "kind": "classification",
+        "target": hostile,
+        "versions": {"stableprompt": hostile},
+    }
+    result = {"test": estimate, "seed_test": estimate, "setting": setting}
+    content = FORMATS[form](ship("Go.", TEMPLATES[0], ONE, result=result))
+    assert not [line for line in content.splitlines() if line.startswith("raise")]

@@ -84,8 +84,12 @@ def target_at(server: ApiServer, **api: Any) -> dict[str, Any]:
 
 
 def chats(server: ApiServer) -> list[Seen]:
-    """The conversations that it was sent about texts of a task."""
-    return [s for s in server.requests if s.path == CHAT_PATH and len(s.body["messages"]) > 1]
+    """The conversations that it was sent about texts of a task.
+
+    One that was called off while it was sent has no messages.
+    """
+    sent = [s for s in server.requests if s.path == CHAT_PATH]
+    return [s for s in sent if len(s.body.get("messages", ())) > 1]
 
 
 def for_input(text: str, fault: Fault) -> Faults:

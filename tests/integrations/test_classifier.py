@@ -181,6 +181,28 @@ def test_what_is_wrong_is_said() -> None:
     assert repr(PromptClassifier("t", steps=3)) == "PromptClassifier(target='t', steps=3)"
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan"), pandas.NA])
+def test_what_is_missing_is_no_text_and_no_class(nothing: Any) -> None:
+    frame = pandas.DataFrame({"text": [*X[:-1], nothing]})
+    with pytest.raises(DataError, match="input 47 of X has no 'text'"):
+        make().fit(frame, y)
+    names = [WORDS[c] for c in y[:-1]]
+    for classes in ([*names, nothing], pandas.Series([*names, nothing], dtype=object)):
+        with pytest.raises(DataError, match="a class in y is missing"):
+            make(label_words=None).fit(X, classes)
+    found = make().fit(X, y)
+    with pytest.raises(DataError, match="input 1 of X has no 'text'"):
+        found.predict([{"text": "red"}, {"text": nothing}])
+
+
+def test_a_fit_that_fails_leaves_no_prompt_of_the_one_before() -> None:
+    found = make().fit(X, y)
+    with pytest.raises(ConfigError, match="not in y"):
+        found.fit(X[:4], [5, 6, 5, 6])
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        found.predict(["red"])
+
+
 LEFT_OUT = {
     "check_array_api_input": "arrays of other libraries than numpy hold no texts",
     "check_classifiers_one_label": "where there is one class there is nothing to find: refused",

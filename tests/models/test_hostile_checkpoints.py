@@ -235,9 +235,10 @@ def test_a_pickle_in_the_place_of_an_adapter(
     (adapter / name).write_bytes(pickles(sign)[kind])
     with pytest.raises(ModelError):
         put_on(adapter, whole)
-    (adapter / "writer.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ModelError):
-        PromptWriter.from_pretrained(adapter)
+    for content in ("{}", '{"a":' * 200_000):
+        (adapter / "writer.json").write_text(content, encoding="utf-8")
+        with pytest.raises(ModelError):
+            PromptWriter.from_pretrained(adapter)
     assert not sign.exists()
 
 
@@ -252,6 +253,9 @@ def test_a_pickle_in_the_place_of_an_adapter(
         {"peft_type": "EVIL"},
         {"peft_type": "PREFIX_TUNING"},
         {"rank_pattern": []},
+        # These would change the base, which the target may share.
+        {"layer_replication": [[0, 2], [0, 2]]},
+        {"kasa_config": {}},
     ],
 )
 def test_an_adapter_config_that_names_code_or_makes_no_sense(

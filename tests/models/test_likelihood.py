@@ -399,7 +399,7 @@ def test_many_contexts_are_planned_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     expected, once = Likelihood(loaded, max_batch_tokens=150).logprobs(
         CONTEXTS, ANSWERS, share=True
     )
-    monkeypatch.setattr(likelihood, "_PLAN", 2)
+    monkeypatch.setattr(likelihood, "ONE_TREE", 2)
     got, read = Likelihood(loaded, max_batch_tokens=150).logprobs(CONTEXTS, ANSWERS, share=True)
     assert_same(got, expected)
     assert len(CONTEXTS) > 2 and read >= once

@@ -63,8 +63,7 @@ def test_the_size_of_the_target_changes_neither_calls_nor_the_agents_time() -> N
 
 def test_more_servers_take_less_time() -> None:
     api = {"api": {"concurrency": 64}}
-    one = plan(target=api)
-    four = plan(order={**LARGE, "replicas": 4}, target={"api": {"concurrency": 256}})
+    one, four = (plan(order={**LARGE, "replicas": n}, target=api) for n in (1, 4))
     assert seconds(four, TARGET) == pytest.approx(seconds(one, TARGET) / 4, rel=0.02)
     assert four.machine_dollars == pytest.approx((3 + 4 * 8 * 4) * four.total_seconds / 3600)
 

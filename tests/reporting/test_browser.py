@@ -264,3 +264,24 @@ def test_a_live_page_shows_what_is_new_and_keeps_what_the_reader_did(
             server.shutdown()
             thread.join()
         driver.get("about:blank")
+
+
+def test_a_column_that_comes_later_takes_no_sorting_over(open_page: Open, tmp_path: Path) -> None:
+    folder = folders.unfinished(tmp_path, steps=[folders.step(n) for n in range(3)])
+    table = "document.querySelector('[data-table=steps] th:not([aria-sort=none])').innerText"
+    with LiveServer([folder]) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            driver = open_page(server.address)
+            driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = 1)")
+            click(driver, "[data-table=steps] th button", "Seconds")
+            with (folder / "steps.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(folders.step(3, anchor=folders.decision("keep"))) + "\n")
+            headers = "[...document.querySelectorAll('[data-table=steps] th')]"
+            wait(driver, f"return {headers}.some((one) => one.innerText.startsWith('Anchor'))")
+            assert driver.execute_script(f"return {table}").startswith("Seconds")
+        finally:
+            server.shutdown()
+            thread.join()
+        driver.get("about:blank")

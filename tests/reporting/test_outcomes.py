@@ -94,6 +94,14 @@ def test_candidates_are_one_row_a_text_with_n_beside_every_score(tmp_path: Path)
     assert rows[folders.SEED_PROMPT]["Role"] == "seed"
 
 
+def test_every_role_of_a_candidate_has_a_button(tmp_path: Path) -> None:
+    for run in (folders.finished(tmp_path / "a"), folders.unfinished(tmp_path / "b")):
+        table = candidates_table(read_run(run))
+        assert table is not None
+        roles = {str(row[table.choose]).partition(":")[0] for row in table.rows}
+        assert roles <= set(table.choices)
+
+
 def test_prompts_for_single_inputs_are_listed(tmp_path: Path) -> None:
     writes = [
         {"input": "a", "prompt": "Ask a.", "fault": None, "value": 1.0},

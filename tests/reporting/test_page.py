@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stableprompt.config import make_config
+from stableprompt.models.targets.providers import FUNCTION_PREFIX
 from stableprompt.reporting.page import page
 from stableprompt.reporting.reading import Run, read_run
 from stableprompt.reporting.settings import command_of, settings_of, shareable
@@ -171,6 +172,16 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_scores_of_runs_side_by_side_say_of_what(tmp_path: Path) -> None:
+    runs = [
+        read_run(folders.finished(tmp_path / metric, task=folders.task() | {"metric": metric}))
+        for metric in ("accuracy", "macro_f1")
+    ]
+    table = page(runs).split("<main")[1].split("</table>")[0]
+    assert '<span class="quiet">accuracy</span>' in table
+    assert '<span class="quiet">macro f1</span>' in table
+
+
 def test_settings_that_differ_are_told_apart_and_folders_are_not_shown(tmp_path: Path) -> None:
     config = make_config({"steps": 7, "agent": {"model": "/home/jane/models/mine"}})
     run = read_run(folders.finished(tmp_path / "r", config=config.model_dump(mode="json")))
@@ -182,9 +193,18 @@ def test_settings_that_differ_are_told_apart_and_folders_are_not_shown(tmp_path:
     assert shareable("https://user:secret@host/v1") == "https://host/v1"
 
 
-def test_the_command_names_the_settings_and_the_seed_prompt(tmp_path: Path) -> None:
-    run = read_run(folders.finished(tmp_path / "r"))
-    command = f"stableprompt tune DATA --config r/config.json --seed-prompt '{folders.SEED_PROMPT}'"
+def test_the_command_takes_examples_and_settings_from_the_run_folder(tmp_path: Path) -> None:
+    run = read_run(folders.finished(tmp_path / "a run"))
+    command = "stableprompt tune 'a run/task.json' --config 'a run/config.json'"
     assert command_of(run) == command
-    bundled = folders.finished(tmp_path / "b", task=folders.task() | {"name": "support"})
-    assert str(command_of(read_run(bundled))).startswith("stableprompt tune support --config")
+    assert "MODULE" not in page([run])
+
+
+def test_the_command_names_functions_of_the_users_own(tmp_path: Path) -> None:
+    task = folders.task() | {"metric": "near"}
+    target = {"model": f"{FUNCTION_PREFIX}mine:answer"}
+    config = make_config({"target": target}).model_dump(mode="json")
+    run = read_run(folders.finished(tmp_path / "r", task=task, config=config))
+    own = "--metric MODULE:near --target mine:answer"
+    assert str(command_of(run)).endswith(f"r/config.json {own}")
+    assert "with the module of your function for <code>MODULE</code>" in page([run])

@@ -1,12 +1,16 @@
 """A folder is read as far as it can be; what cannot is said."""
 
+import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from stableprompt.errors import RunError
 from stableprompt.reporting.page import page
-from stableprompt.reporting.reading import read_run
+from stableprompt.reporting.reading import Run, read_run
+from stableprompt.reporting.writing import write_report
 from tests.reporting import folders
 
 
@@ -82,3 +86,30 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path: Path) -> None:
         read_run(tmp_path)
     with pytest.raises(RunError, match="is not a folder"):
         read_run(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("place", [".report.html.part", "report.html"])
+def test_a_page_is_not_written_through_a_link(tmp_path: Path, place: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("years of work", encoding="utf-8")
+    run = folders.finished(tmp_path / "run")
+    (run / place).symlink_to(precious)
+    with suppress(RunError):  # the page itself may be refused
+        write_report([run], run / "report.html")
+    assert precious.read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_page_holds_nothing_from_behind_a_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
+    run = folders.finished(tmp_path / "run")
+    (run / "config.json").rename(tmp_path / "elsewhere.json")
+    (run / "config.json").symlink_to(tmp_path / "elsewhere.json")
+    (run / "timing.json").unlink(missing_ok=True)
+    os.mkfifo(run / "timing.json")
+    read: list[Run] = []
+    reader = threading.Thread(target=lambda: read.append(read_run(run)), daemon=True)
+    reader.start()
+    reader.join(timeout=20)
+    [found] = read
+    assert found.config is None
+    assert found.result is not None
+    assert [p.split()[0] for p in found.problems] == ["config.json", "timing.json"]

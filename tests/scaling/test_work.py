@@ -157,7 +157,7 @@ def total(target: InProcess | Served | Elsewhere, asked: Asked) -> float:
 
 def test_twice_the_servers_halve_the_time() -> None:
     asked = Asked(640, 640 * 100, 100, 0.0)
-    one, two = (total(Served(LARGE, H200, 4, n, 64 * n), asked) for n in (1, 2))
+    one, two = (total(Served(LARGE, H200, 4, n, 64), asked) for n in (1, 2))
     assert two == pytest.approx(one / 2)
 
 

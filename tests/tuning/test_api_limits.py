@@ -141,6 +141,11 @@ def test_dollars_are_more_by_one_portion_at_most(tmp_path: Path, limit: float, k
     assert result.cost["dollars"] == pytest.approx(sum(calls), abs=1e-6)
     assert 0.4 * limit <= sum(calls) <= limit + 8 * max(calls)
     assert has_figures(result)
+    lines = (result.run_dir / "steps.jsonl").read_text().splitlines()
+    for step in map(json.loads, lines):  # so many calls had been made, in whatever order
+        known = step["target_calls"]
+        least, most = sum(sorted(calls)[:known]), sum(sorted(calls)[-known:])
+        assert 0 < least - 1e-6 <= step["dollars"] <= most + 1e-6
 
 
 def test_seconds_end_a_run_of_a_slow_server(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def by_hand(prompt: str, task: Task = TASK, *, without: str | None = None) -> fl
 # --- a function ---
 
 
+def test_half_a_character_in_an_answer_can_be_written_down(tmp_path: Path) -> None:
+    rows = [{"text": f"say {i}", "answer": "red"} for i in range(40)]
+    task = Task.from_records(
+        rows, text="text", label="answer", kind="generation", metric="contains"
+    )
+    target = {"model": lambda messages: "red \ud83d", "api": AT_ONCE}
+    result = build.tune(task, target=target, run_dir=tmp_path / "run", **SHORT)
+    assert result.test.score == 1
+    assert '"red ?"' in (tmp_path / "run" / "test.json").read_text(encoding="utf-8")
+
+
 def test_a_function_is_asked_like_a_server(tmp_path: Path) -> None:
     asked: list[Messages] = []
 

@@ -15,9 +15,10 @@ from stableprompt.errors import DataError, RunError
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.responses import Surprisal
 from stableprompt.models.targets.interface import LabelScores
+from stableprompt.parts import Parts
 from stableprompt.runs.checkpoints import Checkpoint, save_checkpoint
 from stableprompt.tasks.readability import plain_instructions
-from stableprompt.tuning import tuner
+from stableprompt.tuning import keeping
 from stableprompt.tuning.monitor import Action
 from stableprompt.tuning.records import Silence, TuneResult
 from tests.fakes.killers import KillAfter, Killed
@@ -281,7 +282,7 @@ def test_killed_between_the_lines_and_the_checkpoint_writes_no_line_twice(
         save_checkpoint(folder, checkpoint, keep=keep)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tuner, "save_checkpoint", dies)
+        patch.setattr(keeping, "save_checkpoint", dies)
         with pytest.raises(Killed):
             run("cut")
     assert len(read_lines(tmp_path / "cut" / "steps.jsonl")) == 3  # one more than is saved
@@ -554,7 +555,7 @@ def test_prompts_that_were_found_elsewhere_compete_in_the_selection(
     config = tiny_config(method="best-of-n", steps=0)
     found = ["read kindly please", "note note"]
 
-    def search(parts: build.Parts) -> list[str]:
+    def search(parts: Parts) -> list[str]:
         assert parts.task == make_task()
         return found
 

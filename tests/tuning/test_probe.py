@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stableprompt.build import make_scorer, markup_of
 from stableprompt.models.targets.interface import LabelScores, Usage
 from stableprompt.models.training import prepare_training
+from stableprompt.parts import make_scorer, markup_of
 from stableprompt.ppo.rollout import Rollout
 from stableprompt.tasks.task import Task
 from stableprompt.tuning import probe as module

@@ -1,11 +1,18 @@
-"""Options that were not given are passed on as they are.
+"""What all commands have in common: ``--verbose``, and options that were not given.
 
-Typer converts those, too, and loads pydantic for it: more than help or a listing takes otherwise.
+Those are passed on as they are. Typer converts them, too, and loads pydantic for it: more than help
+or a listing takes otherwise.
 """
 
-from typing import Any
+from typing import Any, Final
 
+import typer
 from typer.core import TyperCommand, TyperGroup
+
+from stableprompt.cli.terminal import say_trace
+from stableprompt.errors import RunStopped
+
+_VERBOSE: Final = "stableprompt.verbose"
 
 # Both are click's, which typer carries in itself or takes from outside, depending on its version.
 Context = Any
@@ -13,7 +20,23 @@ Parameter = Any
 
 
 class Command(TyperCommand):
-    """A command whose absent options are not converted."""
+    """A command with ``--verbose``, whose absent options are not converted."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.params.append(verbose_option())
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run it; with ``--verbose`` errors leave their trace on stderr."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # nothing is swallowed
+            found = error.__cause__ if isinstance(error, typer.Exit | typer.Abort) else error
+            if found is None or isinstance(found, RunStopped | KeyboardInterrupt):
+                raise  # nothing went wrong
+            if ctx.meta.get(_VERBOSE):
+                say_trace(found)
+            raise
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the command line."""
@@ -22,12 +45,40 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group whose absent options are not converted."""
+    """A group with ``--verbose``, whose absent options are not converted."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.params.append(verbose_option())
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the command line up to the command."""
         _leave_absent_values(self.get_params(ctx))
         return super().parse_args(ctx, args)
+
+
+def verbose_option() -> Parameter:
+    """``-v``, before a command and behind it."""
+    carrier = typer.Typer(add_completion=False)  # how an option is made depends on the version
+
+    @carrier.command()
+    def _(
+        verbose: bool = typer.Option(
+            False,
+            "--verbose",
+            "-v",
+            callback=_note_verbose,
+            expose_value=False,
+            help="Show the Python trace of errors.",
+        ),
+    ) -> None: ...
+
+    [option] = typer.main.get_command(carrier).params
+    return option
+
+
+def _note_verbose(ctx: typer.Context, wanted: bool) -> None:
+    ctx.meta[_VERBOSE] = wanted or ctx.meta.get(_VERBOSE, False)
 
 
 def _leave_absent_values(parameters: list[Parameter]) -> None:

@@ -1,13 +1,18 @@
-"""DATA on the command line: a file, a hub data set, or the name of a task."""
+"""DATA on the command line: a file, examples of a run, a hub data set, or the name of a task."""
 
 import importlib
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from stableprompt.cli.data_options import DataOptions
 from stableprompt.errors import ConfigError, DataError
+from stableprompt.runs.folder import TASK, RunFolder
+from stableprompt.tasks.archive import task_from_dict
 from stableprompt.tasks.hub import HUB_PREFIX
 from stableprompt.tasks.loading import LoadOptions
 from stableprompt.tasks.named import is_named, load_named
@@ -27,7 +32,10 @@ def load_task(data: str, given: DataOptions, *, seed: int, like: Task | None = N
     Raises:
         DataError: it is none of these, or its rows cannot be used.
         ConfigError: an option contradicts the data.
+        RunError: it is a run's task.json, and damaged.
     """
+    if _is_of_a_run(data):
+        return _as_in_run(data, given)
     options = _options(given, seed, like)
     if data.startswith(HUB_PREFIX):
         return Task.from_hub(data.removeprefix(HUB_PREFIX), **options)
@@ -43,6 +51,34 @@ def load_task(data: str, given: DataOptions, *, seed: int, like: Task | None = N
             )
         return load_named(data, data_dir=given.data_dir, fold=seed, overrides=options)
     return Task.from_file(data, **options)  # says what is wrong with the file
+
+
+def _is_of_a_run(data: str) -> bool:
+    """Whether it is the task.json of a run; files of the user's hold rows, in a list."""
+    with suppress(OSError, ValueError):
+        if os.path.basename(data) == TASK:
+            with open(data, "rb") as file:
+                return file.read(1) == b"{"
+    return False
+
+
+def _as_in_run(data: str, given: DataOptions) -> Task:
+    """The task of a run with its splits, layout and seed prompt, so that a run can be made again.
+
+    Raises:
+        ConfigError: an option would make another task of it, or a metric of the user's own is not
+            given.
+        RunError: the file is damaged.
+    """
+    own = custom_metric(given.metric)
+    # The data folder may come from the environment, so it does not count.
+    others = replace(given, metric=None if own else given.metric, data_dir=None)
+    if others != DataOptions():
+        raise ConfigError(
+            f"{data} is the task of a run, with its columns, splits, metric and seed prompt; give "
+            "it alone (a metric of your own aside), or the file that the run was given"
+        )
+    return task_from_dict(RunFolder(Path(data).parent).read_json(TASK), own)
 
 
 def custom_metric(name: str | None) -> Callable[..., float] | None:

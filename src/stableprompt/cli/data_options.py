@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 DATA: Any = typer.Argument(
-    help="CSV, TSV, JSON, JSON Lines or Parquet file, hub:ID of a data set, or the name of a task "
-    "(stableprompt tasks)."
+    help="CSV, TSV, JSON, JSON Lines or Parquet file, task.json of a run, hub:ID of a data set, or "
+    "the name of a task (stableprompt tasks)."
 )
 DataArgument = Annotated[str | None, DATA]
 TextOption = Annotated[

@@ -30,7 +30,7 @@ def command() -> None:
     for good, what, fix in _checks():
         failures += not good
         say(f"  {'ok  ' if good else 'FAIL'}  {what}" + ("" if good else f"; fix: {fix}"))
-    for found, what in (*_hardware(), *_optional_packages()):
+    for found, what in (*_hardware(), *_keys(), *_optional_packages()):
         say(f"  {'ok  ' if found else 'none'}  {what}")
     if failures:
         raise typer.Exit(1)
@@ -72,6 +72,19 @@ def _hardware() -> Iterator[tuple[bool, str]]:
     yield fast, f"bfloat16 in hardware{'' if fast else ' (weights are float32 here)'}"
     missing = missing_for_compile(device)
     yield not missing, f"torch.compile{f' (optional; needs {missing})' if missing else ''}"
+
+
+def _keys() -> Iterator[tuple[bool, str]]:
+    """Which keys of targets behind an API are set, by name; what they are is nobody's business."""
+    if not _version("pydantic"):
+        return
+    from stableprompt.models.targets.providers import PROVIDERS
+
+    names = [p.key_variable for p in PROVIDERS.values() if p.key_variable]
+    found = [name for name in names if os.environ.get(name)]
+    none = f"(optional; for a target behind an API, such as {names[0]})"
+    told = f": {', '.join(found)}" if found else f" {none}"
+    yield bool(found), f"API keys in the environment{told}"
 
 
 def _optional_packages() -> Iterator[tuple[bool, str]]:

@@ -1,29 +1,18 @@
 """``stableprompt estimate``: what a run would cost, before it costs anything."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from stableprompt.cli.reporting import ConsoleObserver
-from stableprompt.cli.terminal import make_console, on_one_line
+from stableprompt.cli.amounts import dollars, duration
+from stableprompt.cli.terminal import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
 
-    from stableprompt.config import TuneConfig
     from stableprompt.estimating import RunEstimate
-    from stableprompt.tasks.task import Task
 
 _GIGABYTE: Final = 1e9
-
-
-def report(task: "Task", config: "TuneConfig", function: Any = None) -> None:
-    """Estimate a run and print what came out."""
-    from stableprompt.estimating import estimate_run  # imports torch
-
-    console = make_console()
-    found = estimate_run(task, config, ConsoleObserver(console), function=function)
-    print_estimate(console, found)
 
 
 def print_estimate(console: "Console", estimate: "RunEstimate") -> None:
@@ -86,31 +75,6 @@ def _steps(estimate: "RunEstimate") -> str:
         return "none"
     learned = f"{estimate.updates} policy updates" if estimate.updates else "nothing is learned"
     return f"{estimate.steps}; {learned}"
-
-
-def dollars(amount: float | None) -> str:
-    """With cents, or two digits where there are fewer than a dollar's.
-
-    >>> dollars(12.3456), dollars(0.01234), dollars(0.0)
-    ('12.35', '0.012', '0')
-    """
-    if amount is None:
-        return "unknown: nobody knows what the target costs"
-    return f"{amount:.2f}" if amount >= 1 else f"{amount:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """In the two largest units that matter.
-
-    >>> duration(7.6), duration(200), duration(7500)
-    ('8 s', '3 min 20 s', '2 h 5 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _gigabytes(size: int) -> str:

@@ -8,7 +8,9 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from stableprompt.cli.terminal import process_number
 
 if TYPE_CHECKING:
     from stableprompt.tuning.records import Observer, StepRecord
@@ -18,15 +20,29 @@ _TOLD: Final = b"\nfinishing the step; once more to stop at once\n"
 _HOPELESS: Final = 3  # signals
 
 
+class Screen(Protocol):
+    """What is drawn on the terminal meanwhile. Called by signal handlers: nothing may wait."""
+
+    def tell_stopping(self) -> None:
+        """Say that the step is being finished."""
+
+    def leave(self) -> None:
+        """Make the terminal usable: the process ends at once."""
+
+
 class Interrupts:
     """What to do about signals, as a block.
 
     The first signal in a step asks the run to stop after it. A second one, or one when no step is
     under way, raises ``KeyboardInterrupt``. A third one ends the process: whatever hangs, nothing
     is lost by it.
+
+    Args:
+        screen: Says it, where one is drawn; a line on stderr would tear it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, screen: Screen | None = None) -> None:
+        self._screen = screen
         self.exit_code = 128 + signal.SIGINT
         """By the last signal, as shells count."""
         self._seen = 0
@@ -50,10 +66,15 @@ class Interrupts:
         self.exit_code = 128 + number
         self._seen += 1
         if self._seen >= _HOPELESS:
+            if self._screen is not None:
+                self._screen.leave()
             os._exit(self.exit_code)
         if self._seen > 1 or not self._in_step:
             raise KeyboardInterrupt
-        os.write(2, _TOLD)  # not print: what was interrupted may be printing just now
+        if self._screen is not None:
+            self._screen.tell_stopping()
+        elif process_number() == 0:
+            os.write(2, _TOLD)  # not print: what was interrupted may be printing just now
 
     @property
     def asked(self) -> bool:

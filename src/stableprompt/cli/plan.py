@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Final
 
-from stableprompt.cli.estimate import dollars, duration
-from stableprompt.cli.terminal import make_console, on_one_line
+from stableprompt.cli.amounts import dollars, duration
+from stableprompt.cli.terminal import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -11,21 +11,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from stableprompt.config import TuneConfig
     from stableprompt.planning.plan import RunPlan
-    from stableprompt.scaling.machines import MachineOrder
     from stableprompt.scaling.memory import Memory
-    from stableprompt.tasks.task import Task
 
 _GIGABYTE: Final = 1e9
 _BILLION: Final = 1e9
-
-
-def report(task: "Task", config: "TuneConfig", order: "MachineOrder") -> None:
-    """Plan a run and print what came out."""
-    from stableprompt.planning.plan import plan_run  # imports torch, for the forecast
-
-    print_plan(make_console(), plan_run(task, config, order))
 
 
 def print_plan(console: "Console", plan: "RunPlan") -> None:

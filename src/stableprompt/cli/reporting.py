@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stableprompt.cli.terminal import LONGEST_LINE, cut, on_one_line, say
+from stableprompt.cli.terminal import LONGEST_LINE, cut, on_one_line, process_number, say
 from stableprompt.errors import StablePromptError
 from stableprompt.reporting.verdict import verdict_of
 from stableprompt.runs.folder import TIMING, RunFolder
@@ -31,7 +31,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **options)
         except StablePromptError as error:
-            say(on_one_line(f"stableprompt: {error}"), to_stderr=True)
+            number = process_number()
+            who = f"stableprompt, process {number}" if number else "stableprompt"
+            say(on_one_line(f"{who}: {error}"), to_stderr=True)
             raise typer.Exit(BAD_INPUT) from error
 
     return wrapped
@@ -80,10 +82,8 @@ class ConsoleObserver:
             parts.append(f"refused {sum(record.faults.values())}")
         parts.append(f"{record.seconds:.0f} s")
         self._console.print("  ".join(parts))
-        if record.monitor["alarms"]:
-            alarms = ", ".join(spaced(alarm) for alarm in record.monitor["alarms"])
-            actions = ", ".join(spaced(action) for action in record.monitor["actions"])
-            self._console.print(f"  monitor: {alarms}" + (f": {actions}" if actions else ""))
+        if alarms := alarms_of(record):
+            self._console.print(f"  monitor: {alarms}")
         if record.anchor:
             decision = spaced(record.anchor["decision"])
             self._console.print(
@@ -95,7 +95,14 @@ class ConsoleObserver:
             self._console.print(f"  leader: {on_one_line(record.best_prompt, 66)}", style="italic")
 
 
-def print_summary(console: "Console", result: "TuneResult", seconds: float) -> None:
+def alarms_of(record: "StepRecord") -> str:
+    """What a step was found to be like, and what was done about it; empty where all was well."""
+    alarms = ", ".join(spaced(alarm) for alarm in record.monitor["alarms"])
+    actions = ", ".join(spaced(action) for action in record.monitor["actions"])
+    return f"{alarms}: {actions}" if actions else alarms
+
+
+def print_summary(console: "Console", result: "TuneResult") -> None:
     """The verdict, both prompts with their figures, the paired comparison, and the cost."""
     from rich.table import Table
 
@@ -106,13 +113,16 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
     table.add_row("seed prompt", cut(result.seed_prompt, LONGEST_LINE))
     measured = f"  test {result.test.metric.replace('_', ' ')}"
     table.add_row(measured, figure(result.seed_test))
-    table.add_row("best prompt", cut(result.prompt, LONGEST_LINE))
-    table.add_row(measured, figure(result.test))
-    table.add_row(
-        "difference",
-        f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}], paired over "
-        f"n = {paired.n}, p = {paired.p_value:.2g}",
-    )
+    if result.prompt == result.seed_prompt:
+        table.add_row("best prompt", "the seed prompt")
+    else:
+        table.add_row("best prompt", cut(result.prompt, LONGEST_LINE))
+        table.add_row(measured, figure(result.test))
+        table.add_row(
+            "difference",
+            f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}], paired over "
+            f"n = {paired.n}, p = {paired.p_value:.2g}",
+        )
     table.add_row("verdict", verdict(result))
     for name, told in per_input_rows(result):
         table.add_row(name, told)
@@ -120,7 +130,7 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
         near = "; the best prompt is not clearly above it" if result.flagged else ""
         trivial = trivial_name(TaskKind(result.setting["kind"]))
         table.add_row(trivial, f"{result.trivial_score:.3f} on test{near}")
-    for name, told in cost_rows(result, seconds):
+    for name, told in cost_rows(result):
         table.add_row(name, told)
     refused = ", ".join(f"{n} {why}" for why, n in result.candidates["refused"].items()) or "none"
     table.add_row(
@@ -140,32 +150,42 @@ def print_summary(console: "Console", result: "TuneResult", seconds: float) -> N
     console.print(table)
 
 
-def cost_rows(result: "TuneResult", seconds: float) -> list[tuple[str, str]]:
+def cost_rows(result: "TuneResult") -> list[tuple[str, str]]:
     """Calls and tokens by what they were for, dollars, and what did not go as it should."""
     cost = result.cost
     judged = f", {cost['judge_calls']} judge calls" if cost["judge_calls"] else ""
     dollars = cost["dollars"]
     paid = ", price unknown" if dollars is None else f", ${dollars:.4g}" if dollars else ""
+    timing = result.run_dir / TIMING
+    weather = RunFolder(result.run_dir).read_json(TIMING) if timing.is_file() else {}
+    took = f", {weather['seconds']:.0f} s" if "seconds" in weather else ""
     rows = [
         (
             "cost",
             f"{result.target_calls} target calls, {sum(cost['target_tokens'].values())} target "
-            f"tokens{judged}, {cost['agent_tokens_written']} agent tokens written{paid}, "
-            f"{seconds:.0f} s",
+            f"tokens{judged}, {cost['agent_tokens_written']} agent tokens written{paid}{took}",
         )
     ]
     parts = ", ".join(f"{n} {purpose}" for purpose, n in cost["target_calls"].items() if n)
-    timing = result.run_dir / TIMING
-    weather = RunFolder(result.run_dir).read_json(TIMING) if timing.is_file() else {}
     if requests := weather.get("requests"):
         told = f"{requests['sent']} sent, {requests['retries']} of them again"
-        parts += f"; {told}; {requests['from_disk']} known from disk"
-    rows.append(("  calls", parts))
+        parts = f"{parts or 'none'}; {told}; {requests['from_disk']} known from disk"
+    if parts:
+        rows.append(("  calls", parts))
+    if replicas := (requests or {}).get("replicas"):
+        rows.append(("  replicas", ", ".join(map(_replica, replicas.items()))))
     if failed := sum(cost["failed"].values()):
         rows.append(("  no answer", f"{failed} calls failed for good; they are in no score"))
     if unmatched := sum(cost["unmatched"].values()):
         rows.append(("  no label", f"{unmatched} answers name none; they count as wrong"))
     return rows
+
+
+def _replica(told: tuple[str, dict[str, int]]) -> str:
+    name, found = told
+    times = found["set_aside"]
+    aside = f" (set aside {times} times)" if times else ""
+    return f"{found['sent']} to {on_one_line(name)}{aside}"
 
 
 def per_input_rows(result: "TuneResult") -> list[tuple[str, str]]:

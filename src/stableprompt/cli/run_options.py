@@ -39,6 +39,12 @@ ResumeOption = Annotated[
 ChangedOkOption = Annotated[
     bool, typer.Option("--changed-ok", help="Resume although something changed since it began.")
 ]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print the prompt alone; errors go to stderr.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a line for each event.")
+]
 ConfigOption = Annotated[
     Path | None, typer.Option(help="Settings in TOML, YAML or JSON; flags win over it.")
 ]

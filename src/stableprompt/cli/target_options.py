@@ -1,6 +1,7 @@
 """The target and the limits of a run on the command line."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,8 +18,11 @@ TargetOption = Annotated[
     ),
 ]
 BaseUrlOption = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="Of an OpenAI-compatible server that has the target."),
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="Of an OpenAI-compatible server that has the target; several times for replicas.",
+    ),
 ]
 MaxCallsOption = Annotated[
     int | None, typer.Option("--max-target-calls", help="At most so many, test included.")
@@ -74,7 +78,7 @@ def parse_seconds(text: str) -> float:
 
 
 def target_layers(
-    target: str | None, base_url: str | None, limits: LimitOptions
+    target: str | None, base_urls: Sequence[str] | None, limits: LimitOptions
 ) -> tuple[list[dict[str, Any]], Any]:
     """Settings for target and limits, and the function, where the target names one.
 
@@ -82,11 +86,11 @@ def target_layers(
         ConfigError: there is no such function, or a time is none.
     """
     layers = [nested("limits", limits.settings())] if limits != LimitOptions() else []
-    if base_url is not None:
-        layers.append(nested("target.api.base_url", base_url))
+    if base_urls:
+        layers.append(nested("target.api.base_url", list(base_urls)))
     if target is None:
         return layers, None
-    function = None if base_url is not None else _function(target)
+    function = None if base_urls else _function(target)
     layers.append(nested("target.model", f"function:{target}" if function else target))
     return layers, function
 

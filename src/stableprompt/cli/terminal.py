@@ -6,7 +6,9 @@ without width could make a text look like another one.
 """
 
 import json
+import os
 import sys
+import traceback
 import unicodedata
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -65,9 +67,20 @@ def _is_unshown(char: str) -> bool:
     return unicodedata.category(char) in _UNSHOWN
 
 
+def process_number() -> int:
+    """Of this process among those that a launcher started: the first, 0, speaks for all."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("RANK", "0")) if several else 0
+
+
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines of our own, with what data or a model put into them."""
     typer.echo(printable(text), err=to_stderr)
+
+
+def say_trace(error: BaseException) -> None:
+    """The Python trace of an error, on stderr."""
+    typer.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
 
 
 def hand_over(text: str, *, newline: bool = True) -> None:
@@ -77,16 +90,26 @@ def hand_over(text: str, *, newline: bool = True) -> None:
     typer.echo(shown, color=True, nl=newline)
 
 
-def hand_over_json(content: Any) -> None:
+def hand_over_json(content: Any, file: IO[str] | None = None) -> None:
     """Print one line of JSON; what no terminal should get is escaped, as JSON allows."""
-    typer.echo(printable(json.dumps(content, ensure_ascii=False), keep=""))
+    typer.echo(printable(json.dumps(content, ensure_ascii=False), keep=""), file=file)
 
 
 def _is_terminal(stream: IO[str]) -> bool:
     return stream.isatty()
 
 
-def make_console() -> "Console":
+def can_redraw() -> bool:
+    """Whether stdout is a terminal on which lines may be drawn again, and nobody asked for plain.
+
+    ``CI``, ``NO_COLOR`` and ``TERM=dumb`` (or ``unknown``) ask for plain lines.
+    """
+    plain = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    plain = plain or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
+    return _is_terminal(sys.stdout) and not plain
+
+
+def make_console(*, stderr: bool = False) -> "Console":
     """Plain lines where the output is no terminal; brackets and colons mean nothing in them."""
     from rich.console import Console  # takes longer to load than typer
     from rich.text import Text
@@ -97,4 +120,4 @@ def make_console() -> "Console":
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(printable(text), **options)
 
-    return SafeConsole(highlight=False, markup=False, emoji=False)
+    return SafeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)

@@ -1,16 +1,12 @@
 """``stableprompt tune``: the main job."""
 
 import inspect
-import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from stableprompt.cli.absent import Command, Context
 from stableprompt.cli.data_options import (
@@ -24,23 +20,19 @@ from stableprompt.cli.data_options import (
     MetricOption,
     TextOption,
 )
-from stableprompt.cli.interrupts import Interrupts
 from stableprompt.cli.machine_options import machine_order
-from stableprompt.cli.reporting import (
-    ConsoleObserver,
-    one_line_errors,
-    print_summary,
-    spaced,
-)
+from stableprompt.cli.reporting import one_line_errors
 from stableprompt.cli.run_options import (
     AdapterOption,
     AgentOption,
     ChangedOkOption,
     ConfigOption,
     DryRunOption,
+    JsonOption,
     MethodOption,
     PerInputOption,
     PresetOption,
+    QuietOption,
     ReportToOption,
     ResumeOption,
     RunDirOption,
@@ -49,6 +41,7 @@ from stableprompt.cli.run_options import (
     SetOption,
     StepsOption,
 )
+from stableprompt.cli.running import bounds_of, run_and_tell
 from stableprompt.cli.settings import nested, parse_assignments
 from stableprompt.cli.target_options import (
     BaseUrlOption,
@@ -60,18 +53,20 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
-from stableprompt.cli.terminal import make_console, on_one_line, say
-from stableprompt.errors import ConfigError, RunStopped
-from stableprompt.runs.folder import CONFIG, RESULT, RunFolder, default_run_dir
-from stableprompt.trackers import TRACKERS, Trackers, require_trackers
+from stableprompt.cli.terminal import process_number
+from stableprompt.cli.voices import Voice, choose_voice
+from stableprompt.errors import ConfigError
+from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
+from stableprompt.trackers import TRACKERS, require_trackers
 
 MODES = ("never", "always", "auto")
 _OF_REAL_RUNS = ("dry_run", "report_to", "run_dir", "resume", "changed_ok")
 _REPORT = "--report-to"
 
 if TYPE_CHECKING:
+    from stableprompt.cli.live import Bounds
     from stableprompt.scaling.machines import MachineOrder
-    from stableprompt.tasks.task import Task
+    from stableprompt.tasks.archive import CustomMetric
     from stableprompt.tuning.records import Observer, TuneResult
 
 
@@ -143,6 +138,8 @@ def command(
     run_dir: RunDirOption = None,
     resume: ResumeOption = None,
     changed_ok: ChangedOkOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     assignments: SetOption = None,
 ) -> None:
@@ -156,10 +153,11 @@ def command(
     limits = LimitOptions(max_target_calls, max_cost, max_tokens, max_time)
     given = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
     require_trackers(report_to or [])
+    voice = choose_voice(quiet=quiet, as_json=as_json)
     if resume is not None:
         layers += parse_assignments(assignments or [])
-        others = any((data, config, run_dir, base_url, dry_run, *layers)) or preset != "default"
-        again = Again(resume, limits, changed_ok, report_to or [])
+        others = any((data, config, run_dir, dry_run, *layers)) or preset != "default"
+        again = Again(resume, limits, base_url, changed_ok, report_to or [], voice)
         _resume(again, given, target, something_else=others)
         return
     if changed_ok:
@@ -168,9 +166,7 @@ def command(
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     of_target, function = target_layers(target, base_url, limits)
     layers += [*of_target, *parse_assignments(assignments or [])]
-    order = Order(
-        given, layers, function, preset=preset, config=config, run_dir=run_dir, report_to=report_to
-    )
+    order = Order(given, layers, function, preset, config, run_dir, report_to or [], voice)
     _start(data, order, dry_run=dry_run)
 
 
@@ -211,7 +207,8 @@ class Order:
     preset: str
     config: Path | None
     run_dir: Path | None
-    report_to: list[str] | None
+    report_to: list[str]
+    voice: Voice
 
 
 def _start(data: str, order: Order, *, dry_run: "bool | MachineOrder") -> None:
@@ -225,24 +222,29 @@ def _start(data: str, order: Order, *, dry_run: "bool | MachineOrder") -> None:
     settings = make_config(file_settings, *order.layers, preset=order.preset)
     task = load_task(data, order.given, seed=settings.split_seed)
     require_enough_examples(task, settings)
-    folder = order.run_dir or default_run_dir(task.name)
-    RunFolder.require_free(folder)
-    _introduce(task)
-    function = order.function
+    folder = order.run_dir or default_run_dir(task.name)  # that of the first process counts
+    if process_number() == 0:
+        RunFolder.require_free(folder)
+    voice, function = order.voice, order.function
+    voice.introduce(task)
     if dry_run is True:
-        from stableprompt.cli.estimate import report
+        with voice.estimating() as observer:
+            from stableprompt.estimating import estimate_run  # imports torch
 
-        report(task, settings, function)
+            found = estimate_run(task, settings, observer, function=function)
+        voice.show_estimate(found)
         return
     if dry_run:
-        from stableprompt.cli import plan
+        from stableprompt.planning.plan import plan_run  # the same
 
-        plan.report(task, settings, dry_run)
+        voice.show_plan(plan_run(task, settings, dry_run))
         return
-    _report(
+    run_and_tell(
         folder,
         lambda build, watcher: build.start_run(task, settings, folder, watcher, function=function),
-        order.report_to or [],
+        voice,
+        lambda: bounds_of(task, settings),
+        order.report_to,
     )
 
 
@@ -252,8 +254,11 @@ class Again:
 
     folder: Path
     limits: LimitOptions
+    base_urls: Sequence[str] | None
+    """Where the target answers now."""
     changed_ok: bool
     report_to: Sequence[str]
+    voice: Voice
 
 
 def _resume(again: Again, given: DataOptions, target: str | None, *, something_else: bool) -> None:
@@ -266,11 +271,16 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
     others = replace(given, metric=None if own else given.metric, data_dir=None)
     if something_else or others != DataOptions():
         raise ConfigError(
-            "--resume takes data and settings from the run folder; give it alone (limits and "
-            "functions of your own aside), or start a new run without it"
+            "--resume takes data and settings from the run folder; give it alone (limits, "
+            "--base-url and functions of your own aside), or start a new run without it"
         )
-    RunFolder.open_unfinished(again.folder)
-    options = {"limits": again.limits.settings(), "changed_ok": again.changed_ok}
+    if process_number() == 0:  # others may be on a machine that has no such folder
+        RunFolder.open_unfinished(again.folder)
+    options = {
+        "limits": again.limits.settings(),
+        "base_url": again.base_urls or None,
+        "changed_ok": again.changed_ok,
+    }
 
     def run(build: Any, watcher: "Observer") -> "TuneResult":
         resumed: TuneResult = build.resume(
@@ -278,46 +288,17 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
         )
         return resumed
 
-    _report(again.folder, run, again.report_to)
-
-
-def _report(
-    folder: Path, run: "Callable[[Any, Observer], TuneResult]", report_to: Sequence[str]
-) -> None:
-    """Run something in a folder, show how it goes, and print what came out."""
-    console = make_console()
-    console.print(f"run folder: {folder}")
-    started = time.perf_counter()
-    with Interrupts() as interrupts:
-        try:
-            from stableprompt import build  # imports torch: only after everything else was in order
-
-            with Trackers(report_to, folder, ConsoleObserver(console)) as trackers:
-                result = run(build, interrupts.watched(trackers))
-                trackers.finish(result)
-        except (KeyboardInterrupt, RunStopped) as interrupt:
-            say(f"interrupted{_hint(folder)}", to_stderr=True)
-            raise typer.Exit(interrupts.exit_code) from interrupt
-    print_summary(console, result, time.perf_counter() - started)
-
-
-def _hint(folder: Path) -> str:
-    """How to go on."""
-    if (folder / RESULT).is_file():
-        return f"; the run is finished: {folder / RESULT}"
-    resumable = (folder / CONFIG).is_file()
-    command = f"stableprompt tune --resume {shlex.quote(str(folder))}"
-    return f"; continue with: {command}" if resumable else ""
-
-
-def _introduce(task: "Task") -> None:
-    console = make_console()
-    sizes = ", ".join(
-        f"{len(task.splits.part(name))} {name}" for name in ("train", "validation", "test")
+    run_and_tell(
+        again.folder, run, again.voice, lambda: _bounds_in(again.folder, own), again.report_to
     )
-    name = on_one_line(task.name)
-    console.print(f"task {name}: {spaced(task.kind)}, {task.metric.name}; {sizes}")
-    if task.labels:
-        console.print(f"labels: {on_one_line(', '.join(task.labels))}")
-    for note in task.notes:
-        console.print(f"note: {on_one_line(note)}")
+
+
+def _bounds_in(path: Path, metric: "CustomMetric | None") -> "Bounds":
+    """What the run in a folder will not exceed."""
+    from stableprompt.config import make_config
+    from stableprompt.tasks.archive import task_from_dict
+
+    folder = RunFolder.open(path)
+    content = folder.read_json(TASK)
+    task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
+    return bounds_of(task, make_config(folder.read_json(CONFIG)))

@@ -2,6 +2,7 @@
 
 from stableprompt.exporting.pieces import Field, PiecedMessage, pieced, variables
 from stableprompt.exporting.shipped import ShippedPrompt
+from stableprompt.runs.escapes import on_one_line
 from stableprompt.tasks.formats import CHOICES
 
 _LINES = {
@@ -21,8 +22,8 @@ def to_python(shipped: ShippedPrompt) -> str:
 
 
 def comments(shipped: ShippedPrompt) -> str:
-    """What the prompt is, at the head of a file."""
-    return "".join(f"# {line}\n" for line in shipped.about())
+    """What the prompt is, at the head of a file; whatever it holds, no line of it is code."""
+    return "".join(f"# {on_one_line(line)}\n" for line in shipped.about())
 
 
 def messages_source(shipped: ShippedPrompt) -> str:

@@ -54,7 +54,7 @@ class ShippedPrompt:
         return self.template.messages(self.prompt, example)
 
     def about(self) -> list[str]:
-        """What it is, in lines for a comment; none has a line break in it."""
+        """What it is, in lines for a comment; of a folder that was changed they hold anything."""
         setting, test, before = (self.result[key] for key in ("setting", "test", "seed_test"))
         version = setting["versions"]["stableprompt"]
         lines = [

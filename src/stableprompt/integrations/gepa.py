@@ -9,10 +9,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from stableprompt.build import make_scorer
 from stableprompt.config import make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.targets.function import TargetFunction
+from stableprompt.parts import make_scorer
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.speakers import load_target, named_target

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
@@ -24,6 +25,17 @@ from stableprompt.errors import ModelError
 from stableprompt.models.numbers import broken_in
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# What a saved adapter may set. Of the rest some change the base (layer_replication, kasa_config),
+# some import what they name (megatron_config), some draw at random; peft gets more.
+_TAKEN: Final = {
+    *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path"),
+    *("revision", "inference_mode", "r", "lora_alpha", "lora_dropout", "rank_pattern"),
+    *("alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform"),
+    *("layers_pattern", "modules_to_save", "fan_in_fan_out", "bias", "lora_bias", "use_rslora"),
+    *("use_dora", "ensure_weight_tying", "trainable_token_indices"),
+    # How weights are drawn at first: they are read from the file.
+    *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+}
 
 
 class Role(StrEnum):
@@ -197,11 +209,14 @@ def read_lora_config(folder: Path) -> LoraConfig:
         ) from error
     if not isinstance(config, LoraConfig):
         raise ModelError(f"the adapter in {folder} is {config.peft_type}, only LoRA is supported")
-    if config.megatron_config:  # peft imports the module that it names
-        raise ModelError(
-            f"{folder}/adapter_config.json has megatron_config, which names code to import; "
-            "take it out"
-        )
+    plain = LoraConfig()
+    for field in fields(config):
+        name = field.name
+        if name not in _TAKEN and getattr(config, name) != getattr(plain, name):
+            raise ModelError(
+                f"{folder}/adapter_config.json has {name}, which is not taken from a file; train "
+                "an adapter without it"
+            )
     # The weights come from the file; some ways to draw others would change the base as well.
     config.init_lora_weights = True
     return config

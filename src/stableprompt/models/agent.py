@@ -1,7 +1,7 @@
 """The agent: reads a meta-prompt, writes prompts, and says how likely each token was."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,11 @@ from stableprompt.models.likelihood import Likelihood, continues_exactly
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import halve_when_full
 from stableprompt.models.prefix import repeat_cache, right_pad
-from stableprompt.models.responses import Evaluation, Responses, Surprisal
+from stableprompt.models.responses import Evaluation, OnEnd, Responses, Surprisal
 from stableprompt.models.surprisal import read_surprisals
-from stableprompt.models.tails import Tails, apart, left_pad, positions
+from stableprompt.models.tails import Tails, apart, left_pad, positions, read_tails
+
+_Ended = Callable[[list[int], Tensor], None] | None  # rows, and their token ids
 
 
 class AgentLLM(nn.Module):
@@ -77,6 +79,7 @@ class AgentLLM(nn.Module):
         role: Role = Role.POLICY,
         tails: Tails = (),
         greedy: bool = False,
+        on_end: OnEnd | None = None,
     ) -> Responses:
         """Write one prompt for each row of random numbers.
 
@@ -90,26 +93,34 @@ class AgentLLM(nn.Module):
             role: Who writes.
             tails: What each row reads behind the meta-prompt; () where that is all.
             greedy: Take the most probable token instead; the numbers say how many alone.
+            on_end: Told of rows that end before others do.
         """
 
         def write(rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
             own = [tails[row] for row in rows] if tails else ()
-            return self._sample(query_ids, uniforms[rows], own, greedy)
+
+            def ended(which: list[int], ids: Tensor) -> None:
+                if on_end is not None:
+                    on_end([rows[n] for n in which], self._decoded(ids))
+
+            return self._sample(query_ids, uniforms[rows], own, greedy, ended if on_end else None)
 
         with self.adapted.role(role):
             parts = halve_when_full(range(len(uniforms)), write)
             ids, mask, running = map(torch.cat, zip(*parts, strict=True))
         used = int(mask.sum(dim=1).max())
-        texts = self.tokenizer.batch_decode(ids[:, :used], skip_special_tokens=True)
         return Responses(
             ids[:, :used],
             mask[:, :used],
-            tuple(text.strip() for text in texts),
+            self._decoded(ids[:, :used]),
             tuple(bool(cut) for cut in running.tolist()),
         )
 
+    def _decoded(self, ids: Tensor) -> tuple[str, ...]:
+        return tuple(map(str.strip, self.tokenizer.batch_decode(ids, skip_special_tokens=True)))
+
     def _sample(
-        self, query_ids: Tensor, uniforms: Tensor, tails: Tails, greedy: bool
+        self, query_ids: Tensor, uniforms: Tensor, tails: Tails, greedy: bool, ended: _Ended = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids and mask, (P, T) each, and which rows had not ended, (P,)."""
         if tails and not self._continues:
@@ -119,20 +130,24 @@ class AgentLLM(nn.Module):
             return found[0], found[1], found[2]
         rows, limit = uniforms.shape
         end_ids = torch.tensor(self.loaded.end_of_turn_ids, device=query_ids.device)
-        ids = torch.full((rows, limit), int(self.tokenizer.pad_token_id), device=query_ids.device)
+        pad_id = int(self.tokenizer.pad_token_id)
+        ids = torch.full((rows, limit), pad_id, device=query_ids.device)
         mask = torch.zeros((rows, limit), dtype=torch.bool, device=query_ids.device)
         running = torch.ones(rows, dtype=torch.bool, device=query_ids.device)
         room = limit - 1 + max(map(len, tails), default=0)
         states, cache = self._read_query(query_ids, rows, room=room)
         seen = torch.ones((rows, len(query_ids)), dtype=torch.bool, device=query_ids.device)
         if tails:
-            states, seen = self._read_tails(tails, seen, cache)
+            states, seen = read_tails(self._body, pad_id, tails, seen, cache)
         for t in range(limit):
             logits = self.head.logits(states)
             token = next_token(logits, None if greedy else uniforms[:, t], self.temperature)
             ids[:, t] = torch.where(running, token, ids[:, t])
             mask[:, t] = running
-            running = running & ~torch.isin(token, end_ids)
+            stopped = running & torch.isin(token, end_ids)
+            running = running & ~stopped
+            if ended is not None and (which := stopped.nonzero().flatten().tolist()):
+                ended(which, ids[which, : t + 1])
             if t + 1 == limit or not running.any():
                 break
             if cache is None:
@@ -146,19 +161,6 @@ class AgentLLM(nn.Module):
                 out = self._body(token.unsqueeze(1), past_key_values=cache, use_cache=True, **at)
             states = out.last_hidden_state[:, -1]
         return ids, mask, running
-
-    def _read_tails(self, tails: Tails, seen: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
-        """The last state of each row, (P, H); which places of the cache are real, (P, Q + S)."""
-        ids, real = left_pad(tails, int(self.tokenizer.pad_token_id), seen.device)
-        seen = torch.cat([seen, real], dim=1)
-        out = self._body(
-            ids,
-            attention_mask=seen.long(),
-            position_ids=positions(seen)[:, -ids.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return out.last_hidden_state[:, -1], seen
 
     @cached_property
     def _continues(self) -> bool:

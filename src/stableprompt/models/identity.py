@@ -38,7 +38,7 @@ def fingerprint(folder: Path) -> str:
         if not path.is_file() or path.name.startswith(".") or path.suffix in _NO_WEIGHTS:
             continue
         size = path.stat().st_size
-        found.update(f"{path.name}\0{size}\0".encode())
+        found.update(f"{path.name}\0{size}\0".encode("utf-8", "surrogateescape"))
         with path.open("rb") as file:
             last = max(0, size - _PIECE)
             # From the first to the last one, evenly; those of a small file are all it has.

@@ -16,7 +16,7 @@ from stableprompt.models.reading import Reader, Reading
 from stableprompt.models.tree import Ask, num_tokens, plan
 
 _TOLERANCES = {torch.float32: 1e-3}  # nats
-_PLAN = 4096  # contexts of one tree
+ONE_TREE = 4096  # contexts
 _COARSE = 0.3  # half precision: rounding alone moves a log-probability by up to a tenth
 
 
@@ -55,9 +55,9 @@ class Likelihood:
             For each context a float32 tensor on the CPU, one number an answer; and how many
             tokens were read.
         """
-        if len(contexts) > _PLAN:  # one tree of all would fill the memory with Python's objects
-            first, read = self.logprobs(contexts[:_PLAN], answers[:_PLAN], share=share)
-            rest, more = self.logprobs(contexts[_PLAN:], answers[_PLAN:], share=share)
+        if len(contexts) > ONE_TREE:  # one tree of all would fill the memory with Python's objects
+            first, read = self.logprobs(contexts[:ONE_TREE], answers[:ONE_TREE], share=share)
+            rest, more = self.logprobs(contexts[ONE_TREE:], answers[ONE_TREE:], share=share)
             return first + rest, read + more
         forest = plan(contexts, answers, share=share)
         sizes = [len(own) for own in answers]

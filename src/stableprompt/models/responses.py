@@ -1,9 +1,12 @@
 """What an agent wrote, and what was found out about it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+OnEnd = Callable[[Sequence[int], Sequence[str]], None]
+"""Told of rows that have ended, by number, and of what they say."""
 
 
 @dataclass(frozen=True, slots=True)

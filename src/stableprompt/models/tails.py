@@ -6,6 +6,7 @@ same column on; positions are those of each row alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,3 +69,30 @@ def apart(
         found.append(run(whole, rows))
     order = torch.tensor(numbers, device=query_ids.device).argsort()
     return tuple(torch.cat(parts)[order] for parts in zip(*found, strict=True))
+
+
+def read_tails(
+    body: Any, pad_id: int, tails: Tails, seen: Tensor, cache: Any
+) -> tuple[Tensor, Tensor]:
+    """Run what each row reads behind the common beginning.
+
+    Args:
+        body: The layers of the model.
+        pad_id: Fills up shorter tails, on the left.
+        tails: Token ids, P of them.
+        seen: Which places of the cache are real, (P, Q).
+        cache: Of the common beginning; grows.
+
+    Returns:
+        The last state of each row, (P, H); which places of the cache are real, (P, Q + S).
+    """
+    ids, real = left_pad(tails, pad_id, seen.device)
+    seen = torch.cat([seen, real], dim=1)
+    out = body(
+        ids,
+        attention_mask=seen.long(),
+        position_ids=positions(seen)[:, -ids.shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return out.last_hidden_state[:, -1], seen

@@ -5,7 +5,7 @@ from typing import Final
 
 from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
-from stableprompt.models.targets.api import CONCURRENCY
+from stableprompt.models.targets.servers import CONCURRENCY
 from stableprompt.models.targets.providers import FUNCTION_PREFIX
 from stableprompt.planning.tokens import query_tokens
 from stableprompt.scaling import memory
@@ -111,7 +111,9 @@ class Sides:
         if held is None:
             function = self._config.target.model.startswith(FUNCTION_PREFIX)
             at_once = api.concurrency or (1 if function else CONCURRENCY)
-            return Elsewhere(at_once, api.requests_per_minute)
+            places = max(1, len(api.base_urls))
+            pace = api.requests_per_minute
+            return Elsewhere(at_once * places, None if pace is None else pace * places)
         if order.target_on is None:
             return InProcess(held, self.machine, self.devices, self._config.target.max_batch_tokens)
         devices, machine = parse_machines(order.target_on)
@@ -172,7 +174,7 @@ class Sides:
         return found
 
     def _serving(self, held: Held, devices: int, machine: Machine) -> Memory:
-        calls = -(-(self._config.target.api.concurrency or CONCURRENCY) // self._order.replicas)
+        calls = self._config.target.api.concurrency or CONCURRENCY
         return Memory(
             f"{machine.name} of a server",
             machine.memory * memory.SERVER_SHARE,

@@ -157,6 +157,10 @@ def _read_lines(path: Path, kind: type[_R], problems: list[str]) -> list[_R]:
 
 def _bytes_of(path: Path, problems: list[str]) -> bytes | None:
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            # A page is shown to others: it holds nothing from elsewhere, and waits for no pipe.
+            problems.append(f"{path.name} is a link or no file, and is left out.")
+            return None
         return path.read_bytes()
     except FileNotFoundError:
         return None

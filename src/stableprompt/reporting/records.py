@@ -265,4 +265,4 @@ class Timing(Record):
     """``timing.json``: what differs between equal runs."""
 
     seconds: float | None = None
-    requests: dict[str, int] = {}
+    requests: dict[str, Any] = {}

@@ -10,11 +10,12 @@ from stableprompt.config import make_config
 from stableprompt.errors import ConfigError
 from stableprompt.presets import flattened
 from stableprompt.reporting.reading import Run
-from stableprompt.tasks.benchmarks.entries import benchmark_names
-from stableprompt.tasks.bundled_cards import bundled_names
+from stableprompt.runs.folder import CONFIG, TASK
+from stableprompt.tasks.metrics.registry import METRICS
 
 # An absolute path or one in a home folder; and what could be a key in an address.
 _PATH: Final = re.compile(r"^(~|/|[A-Za-z]:[\\/])")
+_FUNCTION: Final = "function:"  # as models/ writes it, which is above this floor
 _LOGIN: Final = re.compile(r"(?<=//)[^/@\s]+@")
 
 
@@ -62,18 +63,18 @@ def shareable(value: Any) -> str:
 
 
 def command_of(run: Run) -> str | None:
-    """The command that runs it again, from the folder above the run folder."""
+    """The command that runs it again on its own examples, from the folder above the run folder.
+
+    Functions of the user's own are named as they were; a module that no file tells is MODULE.
+    """
     if run.config is None or run.task is None:
         return None
-    known = run.task.name in {*bundled_names(), *benchmark_names()}
-    return shlex.join(
-        [
-            "stableprompt",
-            "tune",
-            run.task.name if known else "DATA",
-            "--config",
-            f"{run.name}/config.json",
-            "--seed-prompt",
-            run.task.seed_prompt,
-        ]
-    )
+    command = ["stableprompt", "tune", f"{run.name}/{TASK}", "--config", f"{run.name}/{CONFIG}"]
+    if run.task.metric not in METRICS:
+        command += ["--metric", f"MODULE:{run.task.metric}"]
+    target = run.config.get("target")
+    model = str(target.get("model")) if isinstance(target, Mapping) else ""
+    if model.startswith(_FUNCTION):
+        name = model.removeprefix(_FUNCTION)
+        command += ["--target", name if ":" in name else f"MODULE:{name}"]
+    return shlex.join(command)

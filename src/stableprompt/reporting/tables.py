@@ -111,7 +111,7 @@ def candidates_table(run: Run) -> Table | None:
         kept,
         values,
         (by, True),
-        choices=["chosen", "seed", "scored", "refused"],
+        choices=["chosen", "leader", "seed", "scored", "refused"],
         choose=1,
         search="Search prompts",
     )

@@ -125,6 +125,15 @@ class RunFolder:
         """Where the checkpoints are."""
         return self.path / CHECKPOINTS
 
+    def make_checkpoints(self) -> None:
+        """Have a folder for them: an empty one is lost where a run is copied by git or as objects.
+
+        Raises:
+            RunError: it cannot be made.
+        """
+        with writing(self.checkpoints):
+            self.checkpoints.mkdir(exist_ok=True)
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file in one piece."""
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -60,7 +60,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     scratch = path.with_name(f".{path.name}.part")
     with writing(path):
-        with scratch.open("w", encoding="utf-8", newline="\n") as file:
+        scratch.unlink(missing_ok=True)  # of a kill; or a link that someone left there
+        with scratch.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

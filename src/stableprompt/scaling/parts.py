@@ -165,14 +165,14 @@ class Served:
     """Of one server."""
     replicas: int
     concurrency: int
-    """Calls under way at once, on all servers together."""
+    """Calls under way at once, at each server."""
 
     def answering(self, asked: Asked) -> Mapping[str, float]:
         """What is under way at a server is read in one pass, as far as a pass has room."""
         if not asked.calls:
             return {}
         calls = math.ceil(asked.calls / self.replicas)
-        together = max(1, self.concurrency // self.replicas)
+        together = self.concurrency
         each = asked.read / asked.calls
         passes = max(calls / together, calls * each / SERVER_BATCH)
         work = reading(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from stableprompt.errors import StablePromptError
 from stableprompt.llm_config import LimitsConfig
@@ -36,6 +36,8 @@ class Limits:
     Attributes:
         waited: Seconds that calls took so far; the rest of the time goes to the agent.
         steps: Made so far.
+        agree: Takes what this process decides, gives what the first one does: they have clocks of
+            their own.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Limits:
         self._clock, self._started = clock, clock()
         self.waited = 0.0
         self.steps = 0
+        self.agree: Callable[[Any], Any] = lambda mine: mine
         self._warned: dict[str, float] = {}
 
     @property
@@ -84,7 +87,8 @@ class Limits:
         limit = self._config.max_seconds
         if limit is None or self.steps == 0:
             return True
-        return (self.seconds - self.waited) / self.steps <= limit - self.seconds
+        enough: bool = self.agree((self.seconds - self.waited) / self.steps <= limit - self.seconds)
+        return enough
 
     def room(self, ledger: Ledger, purpose: Purpose) -> int | None:
         """Calls that may still be made for a purpose; None: any number."""
@@ -106,7 +110,20 @@ class Limits:
                 rooms.append(max(0, math.floor((limit - used) / each + 1e-9) - kept))
         if (most := self._config.max_target_calls) is not None:
             rooms.append(max(0, most - calls - kept))
-        return min(rooms, default=None)
+        if not rooms:
+            return None
+        room: int = self.agree(min(rooms))
+        return room
+
+    def leaves(self, ledger: Ledger, purpose: Purpose, calls: int) -> bool:
+        """Whether no limit can come between so many calls, so that they may be sent before they
+        are counted; one in seconds always can."""
+        if not self.any:
+            return True
+        room = self.room(ledger, purpose)
+        known = ledger.total_calls > 0 and self._config.max_seconds is None
+        # Twice: what tokens and dollars allow is known on average only.
+        return known and room is not None and room >= 2 * calls
 
     def watch(self, ledger: Ledger) -> None:
         """Say when a half, and when four fifths of a limit are used up."""

@@ -44,6 +44,10 @@ class PairMemo:
                 self._new.append({"pair": keys[number], "answer": found})
         return [self._known.get(key) for key in keys]
 
+    def knows(self, question: Any) -> bool:
+        """Whether it was answered before."""
+        return _key(question) in self._known
+
     def take_new(self) -> list[dict[str, Any]]:
         """What has come in since the last call."""
         new, self._new = self._new, []

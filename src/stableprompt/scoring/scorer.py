@@ -12,8 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 from stableprompt.config import RewardConfig, TargetConfig
 from stableprompt.errors import TargetError
 from stableprompt.models.numbers import not_finite
+from stableprompt.models.targets.ahead import AsksAhead
 from stableprompt.models.targets.interface import TargetLLM, Usage
 from stableprompt.scoring.accounts import Accounts
+from stableprompt.scoring.ahead import Ahead
 from stableprompt.scoring.answers import extract_answer
 from stableprompt.scoring.judge import Judge
 from stableprompt.scoring.ledger import Ledger, Purpose
@@ -107,6 +109,26 @@ class Scorer(Accounts):
         if not complete:
             raise self.limits.reached(self.ledger)
         return scores
+
+    def ahead(self, purpose: Purpose, calls: int) -> Ahead:
+        """Sends prompts to the target before they are scored, where it is outside this process and
+        no limit could come between these calls."""
+        target = self._target if isinstance(self._target, AsksAhead) else None
+        fits = self.limits.leaves(self.ledger, purpose, calls)
+        return Ahead(target if fits else None, self._unknown, self._answers.max_answer_tokens or 0)
+
+    def _unknown(
+        self, prompt: str, examples: Sequence[Example]
+    ) -> tuple[list[list[Message]], list[list[str]] | None]:
+        free = self._task.kind is TaskKind.GENERATION
+        conversations = [self.template.messages(prompt, example) for example in examples]
+        words = [[] if free else list(self._task.answer_words(example)) for example in examples]
+        new = [
+            (conversation, own)
+            for conversation, own in zip(conversations, words, strict=True)
+            if not self.memo.knows(conversation if free else [conversation, own])
+        ]
+        return [one for one, _ in new], None if free else [own for _, own in new]
 
     def remembered(
         self, asked: Sequence[tuple[str, Sequence[Example]]]

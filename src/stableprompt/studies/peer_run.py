@@ -4,8 +4,9 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from stableprompt.build import Parts, start_run
+from stableprompt.build import start_run
 from stableprompt.config import TuneConfig
+from stableprompt.parts import Parts
 from stableprompt.studies.peers.problem import Problem
 from stableprompt.studies.peers.registry import PEERS
 from stableprompt.tasks.task import Task

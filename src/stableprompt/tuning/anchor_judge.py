@@ -8,7 +8,7 @@ quarter. Writers of prompts for single inputs each write one for each of these e
 as they will in use.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,12 +86,21 @@ class AnchorJudge:
         collector: Has them write.
         task: Gives the validation split.
         config: Period, thresholds, prompts a side.
+        agree: Takes what this process decides, gives what the first one does.
     """
 
     def __init__(
-        self, agent: AgentLLM, scorer: Scorer, collector: Collector, task: Task, config: TuneConfig
+        self,
+        agent: AgentLLM,
+        scorer: Scorer,
+        collector: Collector,
+        task: Task,
+        config: TuneConfig,
+        *,
+        agree: Callable[[AnchorDecision], AnchorDecision] = lambda mine: mine,
     ) -> None:
         self._agent = agent
+        self._agree = agree
         self._scorer = scorer
         self._collector = collector
         self._config = config
@@ -117,7 +126,7 @@ class AnchorJudge:
                 return Judgement(AnchorDecision.KEEP, 0.0, 0.0, 0.0, 0), []
             ours, theirs = (side.values(scores, examples, answered) for side in (policy, anchor))
             lead = paired_lead(ours, theirs)
-            decision = decide(lead, self._config.anchor)
+            decision = self._agree(decide(lead, self._config.anchor))
             if decision is not AnchorDecision.KEEP:
                 break
         judgement = Judgement(
@@ -169,8 +178,12 @@ class AnchorJudge:
             rows=len(inputs) or config.anchor.prompts_per_decision,
             length=config.agent.max_prompt_tokens,
         )
+        first = self._order[: look_sizes(len(self._order), config.anchor.rounds)[0]]
+        each_own: list[_Examples] = [(example,) for example in first]
+        asked = each_own if per_input else [first] * len(uniforms)
+        begin = self._collector.ahead(Purpose.VALIDATION, asked, writers=2)
         policy, anchor = (
-            self._collector.write(query, uniforms, role=role, greedy=per_input)[1]
+            self._collector.write(query, uniforms, role=role, greedy=per_input, on_prompt=begin)[1]
             for role in (Role.POLICY, Role.ANCHOR)
         )
         return Side(tuple(policy), inputs), Side(tuple(anchor), inputs)

@@ -5,6 +5,18 @@ from stableprompt.errors import ConfigError, DataError
 from stableprompt.tasks.task import Task
 
 
+def without_decisions(config: TuneConfig) -> str | None:
+    """A note where a run has an adaptive anchor and is too short for a decision about it."""
+    adaptive = config.anchor.kind == "adaptive" and config.ppo.learning
+    if not adaptive or not 0 < config.steps < config.anchor.update_period:
+        return None
+    return (
+        f"no anchor decision falls into {config.steps} steps (anchor.update_period is "
+        f"{config.anchor.update_period}): the policy is held to where it began; for a decision "
+        f"give --set anchor.update_period={config.steps}, or more steps"
+    )
+
+
 def require_enough_examples(task: Task, config: TuneConfig) -> None:
     """Check that the training split holds what a step draws from it.
 

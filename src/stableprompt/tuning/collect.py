@@ -1,6 +1,6 @@
 """Phase 1 of a step: write prompts for one query and score them on the same examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,6 +24,9 @@ from stableprompt.tuning.guards import Guards, Inspection
 from stableprompt.tuning.randomness import derive_random, derive_uniforms
 
 _FEWEST: Final = 2  # prompts that something can be learned from
+
+OnPrompt = Callable[[int, str], None]
+"""Told of a prompt that was written, by row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +124,32 @@ class Collector:
         *,
         role: Role = Role.POLICY,
         greedy: bool = False,
+        on_prompt: OnPrompt | None = None,
     ) -> tuple[Responses, list[Inspection]]:
-        """A prompt for each row of random numbers, and what is wrong with it."""
+        """A prompt for each row of random numbers, and what is wrong with it.
+
+        Args:
+            query: What the agent reads.
+            uniforms: Random numbers, (P, T).
+            role: Who writes.
+            greedy: Take the most probable token instead.
+            on_prompt: Told of prompts without fault, by row, while others are still written.
+        """
+
+        def ended(rows: Sequence[int], texts: Sequence[str]) -> None:
+            own = query.only(rows).inputs
+            found = self._guards.inspect_texts(texts, [False] * len(texts), own)
+            for row, one in zip(rows, found, strict=True):
+                if one.fault is None and on_prompt is not None:
+                    on_prompt(row, one.prompt)
+
         responses = self._agent.sample(
-            query.ids, uniforms, role=role, tails=query.tails, greedy=greedy
+            query.ids,
+            uniforms,
+            role=role,
+            tails=query.tails,
+            greedy=greedy,
+            on_end=None if on_prompt is None else ended,
         )
         self._scorer.ledger.add_agent(read=query.num_tokens, written=int(responses.mask.sum()))
         return responses, self._guards.inspect(responses, query.inputs)
@@ -146,7 +171,10 @@ class Collector:
         query = self.query(draw.demonstrations, pool, inputs)
         rows, length = config.ppo.prompts_per_step, config.agent.max_prompt_tokens
         uniforms = derive_uniforms(config.seed, step, "prompts", rows=rows, length=length)
-        responses, inspections = self.write(query, uniforms)
+        each_own: list[tuple[Example, ...]] = [(example,) for example in inputs]
+        examples = each_own or [draw.reward_examples] * rows
+        begin = self.ahead(Purpose.TRAINING, examples, prompts=[self._task.seed_prompt])
+        responses, inspections = self.write(query, uniforms, on_prompt=begin)
         judged = self._judge(step, draw, query, inspections, pool)
         candidates = [candidate for candidate in judged if candidate is not None]
         if not config.ppo.learning or len(candidates) < _FEWEST:
@@ -163,6 +191,36 @@ class Collector:
             seed_reward = candidates[0].seed_reward or 0.0
             rewards += [seed_reward + pool.gain(prompt) for prompt in again]
         return self._rollout(query, ids, mask, rewards, len(candidates)), candidates
+
+    def ahead(
+        self,
+        purpose: Purpose,
+        examples: Sequence[tuple[Example, ...]],
+        *,
+        writers: int = 1,
+        prompts: Sequence[str] = (),
+    ) -> OnPrompt | None:
+        """Has the target begin with each prompt as it is written; None where that gains nothing.
+
+        Args:
+            purpose: Of these calls.
+            examples: What the prompt of each row will be scored on; later rows are not sent.
+            writers: So many will write for each row.
+            prompts: To begin with at once, on all of these examples.
+        """
+        beside = [(prompt, own) for prompt in prompts for own in dict.fromkeys(examples)]
+        calls = writers * sum(map(len, examples)) + sum(len(own) for _, own in beside)
+        ahead = self._scorer.ahead(purpose, calls)
+        if not ahead.wanted:
+            return None
+        for prompt, own in beside:
+            ahead.ask(prompt, own)
+
+        def begin(row: int, prompt: str) -> None:
+            if row < len(examples):
+                ahead.ask(prompt, examples[row])
+
+        return begin
 
     def _rollout(
         self,

@@ -101,15 +101,25 @@ class Guards:
             inputs: The input that each was written for, which it must neither copy nor answer; ()
                 where they are for all inputs.
         """
-        found = self.read(responses.texts)
-        faults = map(self._fault, responses.texts, responses.truncated, found)
+        return self.inspect_texts(responses.texts, responses.truncated, inputs)
+
+    def inspect_texts(
+        self, texts: Sequence[str], truncated: Sequence[bool], inputs: Sequence[Example] = ()
+    ) -> list[Inspection]:
+        """The same of texts, each alone: what stands beside it changes nothing.
+
+        Args:
+            texts: What was written.
+            truncated: Whether the length cap cut it.
+            inputs: As in ``inspect``.
+        """
+        found = self.read(texts)
+        faults = map(self._fault, texts, truncated, found)
         if not inputs:
-            return list(map(Inspection, responses.texts, faults, found))
+            return list(map(Inspection, texts, faults, found))
         return [
             Inspection(text, fault or self._fault_for(text, example), own, example.text)
-            for text, fault, own, example in zip(
-                responses.texts, faults, found, inputs, strict=True
-            )
+            for text, fault, own, example in zip(texts, faults, found, inputs, strict=True)
         ]
 
     def _fault_for(self, text: str, example: Example) -> PromptFault | None:

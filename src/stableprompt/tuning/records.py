@@ -39,6 +39,8 @@ class StepRecord:
     """Leader by rating so far."""
     target_calls: int
     """Since the start of the run."""
+    dollars: float | None
+    """What target and judge cost since the start of the run; None where nobody knows a price."""
     seconds: float
 
 

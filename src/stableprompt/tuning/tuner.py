@@ -12,12 +12,6 @@ from stableprompt.errors import NumberError, RunStopped
 from stableprompt.models.adapters import Role
 from stableprompt.models.training import Trainable, load_training_tensors
 from stableprompt.ppo.rollout import Rollout
-from stableprompt.runs.checkpoints import (
-    Checkpoint,
-    keep_last,
-    load_last_checkpoint,
-    save_checkpoint,
-)
 from stableprompt.runs.folder import (
     BEST_PROMPT,
     CURVE,
@@ -28,7 +22,6 @@ from stableprompt.runs.folder import (
     TEST,
     TIMING,
     WRITES,
-    Marks,
     RunFolder,
 )
 from stableprompt.scoring.ledger import Ledger
@@ -49,6 +42,7 @@ from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.curve import learning_curve
 from stableprompt.tuning.guards import Guards
+from stableprompt.tuning.keeping import Keeper
 from stableprompt.tuning.monitor import Action, Finding, Monitor
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.race import PAPER_FINALISTS
@@ -82,10 +76,15 @@ class Tuner:
         observer: Observer,
     ) -> None:
         self._task, self._config, self._trainable = task, config, trainable
-        self._scorer, self._folder, self._observer = scorer, folder, observer
-        agent = trainable.agent
+        self._scorer, self._observer = scorer, observer
+        agent, self._ranks = trainable.agent, trainable.ranks
+        self._keeper = Keeper(
+            folder, self._ranks, most=config.keep_checkpoints, tell=observer.on_note
+        )
         self._collector = Collector(agent, scorer, guards, task, config)
-        self._judge = AnchorJudge(agent, scorer, self._collector, task, config)
+        self._judge = AnchorJudge(
+            agent, scorer, self._collector, task, config, agree=self._ranks.agree
+        )
         self._guards = guards
         self._budget = Budget(config, len(task.validation), scorer.limits)
         self._monitor = Monitor(config.monitor)
@@ -133,9 +132,9 @@ class Tuner:
 
     def _stop_if_asked(self, done: int) -> None:
         """Raise ``RunStopped`` between two steps, if the observer wants it."""
-        if self._observer.stop_asked():
+        if self._ranks.any(self._observer.stop_asked()):
             at = f"after step {done} of {self._config.steps}"
-            raise RunStopped(f"the run in {self._folder.path} was stopped {at}")
+            raise RunStopped(f"the run in {self._keeper.path} was stopped {at}")
 
     def _collect(self, step: int) -> tuple[Rollout | None, list[Candidate], str | None]:
         """A rollout, its candidates, and the number that keeps it from being learned from."""
@@ -204,7 +203,6 @@ class Tuner:
         started: float,
     ) -> StepRecord:
         scores = [c.score for c in candidates if c.score is not None]
-        leaders = self._pool.leaderboard(1)
         return StepRecord(
             step=step,
             mean_reward=mean_of([c.reward for c in candidates]),
@@ -215,63 +213,49 @@ class Tuner:
             update=asdict(stats) if stats else None,
             monitor=asdict(finding),
             anchor=asdict(judgement) if judgement else None,
-            best_prompt=leaders[0] if leaders else None,
+            best_prompt=next(iter(self._pool.leaderboard(1)), None),
             target_calls=self._scorer.ledger.total_calls,
+            dollars=self._scorer.cost()["dollars"],
             seconds=round(time.perf_counter() - started, 3),
         )
 
     def _write_down(self, record: StepRecord, candidates: Sequence[Candidate]) -> None:
+        lines = {
+            STEPS: [asdict(record)],
+            PROMPTS: [asdict(candidate) for candidate in candidates],
+            PAIRS: self._scorer.take_new(),
+        }
         tensors = sound_tensors(self._trainable)
-        self._folder.append(STEPS, [asdict(record)])
-        self._folder.append(PROMPTS, [asdict(candidate) for candidate in candidates])
-        self._folder.append(PAIRS, self._scorer.take_new())
-        state = {
+        self._keeper.save(record.step + 1, tensors, self._state, lines)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "pool": self._pool.to_dict(),
             "ledger": self._scorer.ledger.to_dict(),
             "decisions": dict(self._decisions),
             "monitor": self._monitor.to_dict(),
-            "lines": self._folder.marks(),
             "setting": self._setting,
             "seconds": self._scorer.limits.seconds,
             "target_seconds": self._scorer.seconds,
         }
-        save_checkpoint(
-            self._folder.checkpoints,
-            Checkpoint(record.step + 1, tensors, state),
-            keep=self._config.keep_checkpoints,
-        )
 
     def _restore(self) -> int:
         """Go back to the last checkpoint that is whole; the step to begin with."""
-        folder = self._folder
-        checkpoint = load_last_checkpoint(
-            folder.checkpoints,
-            fault=lambda found: folder.lost(self._lines(found)),
-            tell=self._observer.on_note,
-        )
-        if checkpoint is None:
-            folder.clear(STEPS, PROMPTS, PAIRS)
+        found = self._keeper.restore(self._setting)
+        if found is None:
             return 0
-        keep_last(folder.checkpoints, self._config.keep_checkpoints)  # a kill may have kept more
+        checkpoint, pairs = found
+        state = checkpoint.state
         load_training_tensors(self._trainable, checkpoint.tensors)
-        self._pool = CandidatePool.from_dict(checkpoint.state["pool"])
-        self._scorer.ledger = Ledger.from_dict(checkpoint.state["ledger"])
-        self._decisions = Counter(checkpoint.state["decisions"])
-        self._monitor.restore(checkpoint.state["monitor"])
-        self._scorer.seconds = dict(checkpoint.state["target_seconds"])
+        self._pool = CandidatePool.from_dict(state["pool"])
+        self._scorer.ledger = Ledger.from_dict(state["ledger"])
+        self._decisions = Counter(state["decisions"])
+        self._monitor.restore(state["monitor"])
+        self._scorer.seconds = dict(state["target_seconds"])
         waited = sum(self._scorer.seconds.values())
-        self._scorer.limits.start_from(checkpoint.state["seconds"], waited=waited)
-        folder.cut_back(self._lines(checkpoint))
-        self._scorer.restore(folder.read_lines(PAIRS))
+        self._scorer.limits.start_from(state["seconds"], waited=waited)
+        self._scorer.restore(pairs)
         return checkpoint.next_step
-
-    def _lines(self, checkpoint: Checkpoint) -> Marks:
-        """What of the JSON Lines files is as old as a checkpoint, and still good."""
-        lines: dict[str, Any] = dict(checkpoint.state["lines"])
-        if checkpoint.state["setting"] != self._setting:
-            # On another machine the target's figures may differ: old and new must not be mixed.
-            lines[PAIRS] = {"bytes": 0, "sha256": ""}
-        return lines
 
     def _finish(self, setting: dict[str, Any], trial: WriterTrial | None) -> TuneResult:
         """Select on validation, then read the test split, then write the result."""
@@ -284,8 +268,9 @@ class Tuner:
         per_input = self._try(trial, selection.prompt) if trial is not None else None
         if config.selection.learning_curve:  # before the ledger is closed
             end = [spent(self._scorer.ledger), selection.validation.score]
-            points = learning_curve(task, self._scorer, self._folder.read_lines(STEPS), end)
-            self._folder.write_json(CURVE, {"points": points})
+            steps = self._keeper.once(lambda folder: folder.read_lines(STEPS))
+            points = learning_curve(task, self._scorer, steps, end)
+            self._keeper.once(lambda folder: folder.write_json(CURVE, {"points": points}))
         [readability] = self._guards.read([selection.instruction])
         result = TuneResult(
             prompt=selection.prompt,
@@ -317,15 +302,19 @@ class Tuner:
             setting=setting,
             template=self._scorer.template,
             layout=task.layout,
-            run_dir=self._folder.path,
+            run_dir=self._keeper.path,
             per_input=per_input,
         )
-        self._folder.write_json(TEST, outcomes(figures.scores))
-        # Apart: equal runs give equal results, whatever the weather.
         told = trial.seconds if trial is not None else {}
-        self._folder.write_json(TIMING, {**told, **self._scorer.weather()})
-        self._folder.write_text(BEST_PROMPT, result.prompt + "\n")
-        self._folder.write_json(RESULT, result.to_dict())
+        weather = {**told, **self._scorer.weather(), "processes": self._ranks.count}
+
+        def leave(folder: RunFolder) -> None:
+            folder.write_json(TEST, outcomes(figures.scores))
+            folder.write_json(TIMING, weather)  # apart: equal runs give equal results
+            folder.write_text(BEST_PROMPT, result.prompt + "\n")
+            folder.write_json(RESULT, result.to_dict())
+
+        self._keeper.once(leave)
         return result
 
     def _try(self, trial: WriterTrial, fixed: str) -> PerInputResult | None:
@@ -336,15 +325,19 @@ class Tuner:
         except LimitReached:
             if self._config.per_input.mode == "always":
                 raise
-            self._folder.clear(WRITES)
+            self._keeper.once(lambda folder: folder.clear(WRITES))
             self._observer.on_note(
                 "a limit of the run was reached before prompts for each input were tried to the "
                 "end: the one prompt for all stands"
             )
             return None
         self._trainable.agent.copy(result.writer, Role.POLICY)
-        if result.used:  # before the result is written: from then on the run is finished
-            trial.keep(fixed, result)
-        self._folder.clear(WRITES)
-        self._folder.append(WRITES, written)
+
+        def leave(folder: RunFolder) -> None:
+            if result.used:  # before the result is written: from then on the run is finished
+                trial.keep(fixed, result)
+            folder.clear(WRITES)
+            folder.append(WRITES, written)
+
+        self._keeper.once(leave)
         return result

@@ -15,6 +15,7 @@ from stableprompt.models.memory import free_memory, ran_out_of_memory
 from stableprompt.models.numbers import broken_in
 from stableprompt.models.training import (
     Trainable,
+    add_gradients,
     learned_tensors,
     load_training_tensors,
     training_tensors,
@@ -159,7 +160,8 @@ def ppo_update(
                 agent, accelerator, rollout, (advantages, returns), part, share, config
             )
 
-        rows_at_once, figures = _in_parts(optimizer, rollout.mask, chosen, rows_at_once, backward)
+        rows_at_once, figures = _in_parts(trainable, rollout.mask, chosen, rows_at_once, backward)
+        figures = add_gradients(trainable, figures)
         # Before they are clipped: one broken gradient would make all others NaN, and hide.
         norm = float(get_total_norm([p.grad for p in agent.parameters() if p.grad is not None]))
         broken = _broken_minibatch(agent, figures, norm)
@@ -246,31 +248,33 @@ def _backward(
 
 
 def _in_parts(
-    optimizer: Any,
+    trainable: Trainable,
     mask: Tensor,
     chosen: Tensor,
     size: int,
     backward: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[int, Tensor]:
-    """The gradients of a minibatch, in parts of ``size`` rows, fewer where memory runs out.
+    """The gradients of this process's share of a minibatch, in parts of ``size`` rows, fewer where
+    memory runs out.
 
     Returns:
         The size that fitted, and the sum of what ``backward`` returned.
     """
-    total = mask[chosen].sum()
+    total = mask[chosen].sum()  # of the whole minibatch: the shares of all processes add up to 1
+    mine = chosen[trainable.ranks.share(len(chosen))]
     while True:
         try:
-            parts = torch.split(chosen, size)
+            parts = torch.split(mine, size) if len(mine) else ()
             return size, sum(
                 (backward(part, mask[part].sum() / total) for part in parts),
-                start=torch.zeros((), device=mask.device),
+                start=torch.zeros(len(_FIGURES), device=mask.device),
             )
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not ran_out_of_memory(error):
                 raise
-        optimizer.zero_grad()  # a part may have left its gradients, the failed one some of them
+        trainable.optimizer.zero_grad()  # a part may have left its gradients, or some of them
         free_memory()
-        size = (min(size, len(chosen)) + 1) // 2
+        size = (min(size, len(mine)) + 1) // 2
 
 
 def _minibatches(count: int, config: PPOConfig, seed: int) -> Iterator[Tensor]:

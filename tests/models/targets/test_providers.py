@@ -9,7 +9,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.llm_config import TargetConfig
 from stableprompt.models.targets.providers import (
     PROVIDERS,
-    endpoint_of,
+    endpoints_of,
     is_api,
     key_of,
     target_price,
@@ -41,7 +41,7 @@ def test_a_name_says_where_a_model_is(model: str, behind_an_api: bool) -> None:
 def test_with_a_base_url_every_name_is_the_servers() -> None:
     given = config("Qwen/Qwen2.5-0.5B-Instruct", base_url="http://localhost:8000/v1/")
     assert is_api(given)
-    endpoint = endpoint_of(given.model, given.api)
+    endpoint = endpoints_of(given.model, given.api)[0]
     assert (endpoint.model, endpoint.base_url) == (given.model, "http://localhost:8000/v1")
 
 
@@ -52,28 +52,30 @@ def test_a_folder_wins_over_a_provider(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_provider_is_cut_off_the_name() -> None:
-    endpoint = endpoint_of("openrouter/meta-llama/llama", config("x").api)
+    endpoint = endpoints_of("openrouter/meta-llama/llama", config("x").api)[0]
     assert endpoint.model == "meta-llama/llama"
     assert endpoint.base_url == PROVIDERS["openrouter"].base_url
 
 
 def test_no_provider_is_told_which_there_are() -> None:
     with pytest.raises(ConfigError, match=r"names no provider; .*openai, .*--base-url"):
-        endpoint_of("nobody/model", config("x").api)
+        endpoints_of("nobody/model", config("x").api)
 
 
 def test_the_key_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of openai")
     monkeypatch.setenv("OTHER", " of another ")
-    assert key_of(endpoint_of("openai/m", config("x").api)) == "of openai"
-    assert key_of(endpoint_of("openai/m", config("x", key_variable="OTHER").api)) == "of another"
+    assert key_of(endpoints_of("openai/m", config("x").api)[0]) == "of openai"
+    assert (
+        key_of(endpoints_of("openai/m", config("x", key_variable="OTHER").api)[0]) == "of another"
+    )
     at_home = config("m", base_url="http://localhost:1/v1").api
-    assert key_of(endpoint_of("m", at_home)) == "of openai"
+    assert key_of(endpoints_of("m", at_home)[0]) == "of openai"
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert key_of(endpoint_of("m", at_home)) == "none"
+    assert key_of(endpoints_of("m", at_home)[0]) == "none"
     monkeypatch.setenv("OTHER", " ")
     with pytest.raises(ConfigError, match="the environment has no OTHER"):
-        key_of(endpoint_of("openai/m", config("x", key_variable="OTHER").api))
+        key_of(endpoints_of("openai/m", config("x", key_variable="OTHER").api)[0])
 
 
 @pytest.mark.parametrize(

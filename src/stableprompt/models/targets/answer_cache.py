@@ -7,6 +7,7 @@ number of the sample. Errors are never kept. SQLite: several processes may read 
 import hashlib
 import json
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,13 +31,14 @@ class AnswerCache:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._one_at_a_time = threading.Lock()
         self.hits = 0
         """Questions that were answered from here."""
         if path is None:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Used by one thread at a time: that of the event loop, or the one that waits for it.
+            # Used by the thread of the event loop, and by the one that waits for it.
             self._file = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -63,14 +65,20 @@ class AnswerCache:
 
     def find(self, question: Any) -> Any:
         """What was answered before, or None."""
-        if self._path is None:
-            return None
-        query = "SELECT answer FROM answers WHERE question = ?"
-        row = self._execute(query, (_key(question),))
+        row = self._look(question)
         if row is None:
             return None
         self.hits += 1
         return json.loads(row[0])
+
+    def has(self, question: Any) -> bool:
+        """Whether it was answered before; that is no hit."""
+        return self._look(question) is not None
+
+    def _look(self, question: Any) -> Any:
+        if self._path is None:
+            return None
+        return self._execute("SELECT answer FROM answers WHERE question = ?", (_key(question),))
 
     def keep(self, question: Any, answer: Any) -> None:
         """Keep an answer: a plain JSON value, not None."""
@@ -86,7 +94,8 @@ class AnswerCache:
             TargetError: the disk refuses; the run can go on when it does not.
         """
         try:
-            return self._file.execute(statement, values).fetchone()
+            with self._one_at_a_time:
+                return self._file.execute(statement, values).fetchone()
         except sqlite3.Error as error:
             raise TargetError(
                 f"the answers kept in {self._path} cannot be used any more ({error}); see to the "

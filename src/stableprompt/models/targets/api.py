@@ -1,6 +1,6 @@
 """A target behind an API: an OpenAI-compatible server, near or far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -11,11 +11,12 @@ from torch.nn.utils.rnn import pad_sequence
 from stableprompt.errors import TargetError
 from stableprompt.llm_config import TargetConfig
 from stableprompt.models.chat import Message
+from stableprompt.models.targets.ahead import Ahead
 from stableprompt.models.targets.answer_cache import AnswerCache
-from stableprompt.models.targets.client import Client, Reply
-from stableprompt.models.targets.dialect import Dialect, find_dialect, logprobs_by_id
+from stableprompt.models.targets.client import Reply
+from stableprompt.models.targets.dialect import logprobs_by_id
+from stableprompt.models.targets.failures import Failed
 from stableprompt.models.targets.interface import Answers, LabelScores, Usage
-from stableprompt.models.targets.providers import endpoint_of, key_of
 from stableprompt.models.targets.remote_labels import (
     Ids,
     can_be_told_apart,
@@ -23,11 +24,12 @@ from stableprompt.models.targets.remote_labels import (
     tree_of,
     word_probs,
 )
-from stableprompt.models.targets.traffic import FIRST_TRIES, Failed, MayPass, Refused, Traffic
+from stableprompt.models.targets.servers import Servers
 from stableprompt.tasks.spoken_labels import spoken_label, without_thinking
 
-CONCURRENCY: Final = 8
-PORTION: Final = 4  # times the concurrency: conversations between two looks at the limits
+PORTION: Final = (
+    4  # times the calls under way at once: conversations between two looks at the limits
+)
 LABEL_ROOM: Final = 32  # tokens of an answer that names a label
 MARKUP: Final = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>"),
@@ -55,20 +57,21 @@ class ApiTarget:
     ) -> None:
         self.name = model or config.model
         self._config, self._cache = config, cache
-        self._endpoint = endpoint_of(self.name, config.api)
-        self._client = Client(self._endpoint, key_of(self._endpoint), config.api.timeout_seconds)
-        self._concurrency = config.api.concurrency or CONCURRENCY
-        self.traffic = Traffic(config.api, self._concurrency, self.name)
         self._ids: dict[str, Ids] = {}
+        self.tell: Callable[[str], None] = lambda note: None
+        """Told what becomes of replicas, between two portions of calls."""
         try:
-            self.dialect = self._find_dialect()
+            self._servers = Servers(self.name, config.api, cache)
         except BaseException:
-            self.close()
+            cache.close()
             raise
+        self.traffic, self.dialect = self._servers.traffic, self._servers.dialect
+        self._ahead = Ahead(self.traffic)
 
     def close(self) -> None:
         """Hang up; it answers no more."""
-        self.traffic.close(last=self._client.close)
+        self._ahead.forget()
+        self._servers.close()
         self._cache.close()
 
     @property
@@ -79,15 +82,17 @@ class ApiTarget:
     @property
     def at_once(self) -> int | None:
         """A few for each call under way."""
-        return PORTION * self._concurrency
+        return PORTION * self.traffic.replicas.room
 
     @property
-    def requests(self) -> Mapping[str, int]:
-        """Those sent, and what was known already."""
+    def requests(self) -> Mapping[str, Any]:
+        """Those sent, and what was known already; of several replicas each one's share."""
+        replicas = self.traffic.replicas
         return {
             "sent": self.traffic.sent,
-            "retries": self.traffic.retries,
+            "retries": self.traffic.retries + self._ahead.again,
             "from_disk": self._cache.hits,
+            **({"replicas": replicas.told()} if len(replicas.all) > 1 else {}),
         }
 
     @property
@@ -117,6 +122,38 @@ class ApiTarget:
         replies = self._ask(bodies)
         texts = tuple("" if isinstance(reply, Failed) else reply.text for reply in replies)
         return Answers(texts, _usage(replies), _failed(replies))
+
+    def ask_ahead(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        words: Sequence[Sequence[str]] | None,
+        max_tokens: int,
+    ) -> None:
+        """Send what will be asked soon, by the way that is tried first.
+
+        Nothing is sent before the first answer: whether the server works at all is found out by
+        asking it, and a failure here says nothing.
+        """
+        if not self._config.api.ask_ahead or not self.traffic.answered:
+            return
+        if words is None:
+            bodies = [self._body(conversation, max_tokens) for conversation in conversations]
+        elif self.dialect.token_ids:
+            if not {word for own in words for word in own} <= self._ids.keys():
+                return  # to have them told would take a while
+            bodies = self._plan(conversations, words)[1]
+        elif self.dialect.top:
+            bodies = self._top_bodies(conversations)
+        else:
+            bodies = [self._body(conversation, self._label_room) for conversation in conversations]
+        for body in bodies:
+            question = self._question(body)
+            if not self._cache.has(question):
+                self._ahead.begin(question, partial(self._send, body))
+
+    def forget_ahead(self) -> None:
+        """Call off what was sent ahead and never asked."""
+        self._ahead.forget()
 
     def label_scores(
         self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
@@ -152,17 +189,7 @@ class ApiTarget:
     ) -> tuple[list[list[float] | None], Usage, dict[int, str]]:
         """Whole words, token by token; only where the tokens tell the words apart."""
         ids = [[self._tokens(word) for word in own] for own in words]
-        asked: list[tuple[int, Ids, list[int]]] = []
-        bodies = []
-        for n, own in enumerate(ids):
-            tree = tree_of(own) if can_be_told_apart(own) else {}
-            spelled = {start: self._spelling(start, own, words[n]) for start in tree}
-            if None not in spelled.values():
-                asked += [(n, start, wanted) for start, wanted in tree.items()]
-                bodies += [
-                    self.dialect.with_ids(self._begun(conversations[n], spelled[start]), wanted)
-                    for start, wanted in tree.items()
-                ]
+        asked, bodies = self._plan(conversations, words)
         replies = self._ask(bodies)
         lost = {asked[n][0]: why for n, why in _failed(replies).items()}
         tables: dict[int, dict[Ids, dict[int, float]]] = {}
@@ -175,26 +202,50 @@ class ApiTarget:
             rows.append(sequence_probs(own, tables[n]) if complete else None)
         return rows, _usage(replies), lost
 
+    def _plan(
+        self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
+    ) -> tuple[list[tuple[int, Ids, list[int]]], list[dict[str, Any]]]:
+        """What is asked for each conversation: behind which beginning, about which tokens."""
+        asked: list[tuple[int, Ids, list[int]]] = []
+        bodies = []
+        for n, conversation in enumerate(conversations):
+            own = [self._tokens(word) for word in words[n]]
+            tree = tree_of(own) if can_be_told_apart(own) else {}
+            spelled = {start: self._spelling(start, own, words[n]) for start in tree}
+            if None not in spelled.values():
+                asked += [(n, start, wanted) for start, wanted in tree.items()]
+                bodies += [
+                    self.dialect.with_ids(self._begun(conversation, spelled[start]), wanted)
+                    for start, wanted in tree.items()
+                ]
+        return asked, bodies
+
     def _by_top(
         self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
     ) -> tuple[list[list[float] | None], Usage, dict[int, str]]:
-        bodies = [self.dialect.with_top(self._body(c, 1)) for c in conversations]
-        replies = self._ask(bodies)
+        replies = self._ask(self._top_bodies(conversations))
         rows = [
             word_probs(reply.top, own) if isinstance(reply, Reply) and reply.top else None
             for reply, own in zip(replies, words, strict=True)
         ]
         return rows, _usage(replies), _failed(replies)
 
+    def _top_bodies(self, conversations: Sequence[Sequence[Message]]) -> list[dict[str, Any]]:
+        return [self.dialect.with_top(self._body(c, 1)) for c in conversations]
+
     def _by_text(
         self, conversations: Sequence[Sequence[Message]], words: Sequence[Sequence[str]]
     ) -> tuple[list[list[float] | None], Usage, dict[int, str]]:
-        answers = self.generate(conversations, self._config.max_answer_tokens or LABEL_ROOM)
+        answers = self.generate(conversations, self._label_room)
         rows: list[list[float] | None] = []
         for text, own in zip(answers.texts, words, strict=True):
             said = spoken_label(without_thinking(text), own)
             rows.append([float(number == said) for number in range(len(own))])
         return rows, answers.usage, dict(answers.failed)
+
+    @property
+    def _label_room(self) -> int:
+        return self._config.max_answer_tokens or LABEL_ROOM
 
     def _begun(self, conversation: Sequence[Message], start: str | None) -> dict[str, Any]:
         """A request for the next token of an answer that begins like this."""
@@ -213,22 +264,34 @@ class ApiTarget:
         )
 
     def _body(self, conversation: Sequence[Message], max_tokens: int) -> dict[str, Any]:
-        return self.dialect.body(self._endpoint.model, conversation, max_tokens)
+        return self.dialect.body(self._servers.home.model, conversation, max_tokens)
 
-    def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[Reply | Failed]:
-        """An answer to each request: from disk, or from the server and then to disk."""
-        questions = [[self._endpoint.base_url, dict(body), {"sample": 0}] for body in bodies]
-        kept = [self._cache.find(question) for question in questions]
-        missing = [n for n, answer in enumerate(kept) if answer is None]
+    def _ask(self, bodies: Sequence[dict[str, Any]]) -> list[Reply | Failed]:
+        """An answer to each request: sent ahead, from disk, or from the server and then to disk."""
+        known: list[Reply | None] = []
+        for question in map(self._question, bodies):
+            reply = self._ahead.take(question)
+            if reply is None and (kept := self._cache.find(question)) is not None:
+                reply = Reply.from_json(kept)
+            known.append(reply)
+        missing = [body for body, reply in zip(bodies, known, strict=True) if reply is None]
 
-        async def send(number: int) -> Reply:
-            n = missing[number]
-            reply = _counted(await self._client.chat(bodies[n]), bodies[n])
-            self._cache.keep(questions[n], asdict(reply))
-            return reply
+        async def send(number: int, at: int) -> Reply:
+            return await self._send(missing[number], at)
 
         new = iter(self.traffic.run(send, len(missing)) if missing else [])
-        return [next(new) if answer is None else Reply.from_json(answer) for answer in kept]
+        for note in self.traffic.replicas.take_notes():
+            self.tell(note)
+        return [next(new) if reply is None else reply for reply in known]
+
+    async def _send(self, body: dict[str, Any], at: int) -> Reply:
+        reply = _counted(await self._servers.clients[at].chat(body), body)
+        self._cache.keep(self._question(body), asdict(reply))
+        return reply
+
+    def _question(self, body: dict[str, Any]) -> list[Any]:
+        """By which an answer is known: the first server's address stands for all replicas."""
+        return [self._servers.home.base_url, body, {"sample": 0}]
 
     def _tokens(self, word: str) -> Ids:
         """Token ids of a word at the beginning of an answer.
@@ -237,10 +300,13 @@ class ApiTarget:
             TargetError: the server fails to say: read another way, figures would not compare.
         """
         if word not in self._ids:
-            question = [self._endpoint.base_url, self._endpoint.model, {"tokenize": word}]
+            home = self._servers.home
+            question = [home.base_url, home.model, {"tokenize": word}]
             ids = self._cache.find(question)
             if ids is None:
-                [found] = self.traffic.run(lambda _: self._client.tokenize(word), 1)
+                [found] = self.traffic.run(
+                    lambda _, at: self._servers.clients[at].tokenize(word), 1
+                )
                 if isinstance(found, Failed):
                     raise TargetError(
                         f"the target {self.name!r} did tokenize and no longer does: {found.why}; "
@@ -250,31 +316,6 @@ class ApiTarget:
                 self._cache.keep(question, list(ids))
             self._ids[word] = tuple(ids)
         return self._ids[word]
-
-    def _find_dialect(self) -> Dialect:
-        question = [
-            self._endpoint.base_url,
-            self._endpoint.model,
-            {"labels": self._config.api.labels},
-        ]
-        kept = self._cache.find(question)
-        if kept is not None:
-            return Dialect(**kept)
-
-        async def find() -> Dialect:
-            patiently = partial(self.traffic.patiently, attempts=FIRST_TRIES)
-            wanted = self._config.api.labels == "auto"
-            return await find_dialect(self._client, patiently, labels=wanted)
-
-        try:
-            dialect = self.traffic.complete(find())
-        except (MayPass, Refused) as failure:
-            raise TargetError(
-                f"the target {self.name!r} does not answer: {failure}; see whether the server is "
-                f"up at {self._endpoint.base_url}"
-            ) from None
-        self._cache.keep(question, dialect.to_dict())
-        return dialect
 
 
 def _counted(reply: Reply, body: Mapping[str, Any]) -> Reply:

@@ -12,8 +12,8 @@ from typing import Any
 import openai
 
 from stableprompt.errors import TargetError
+from stableprompt.models.targets.failures import Down, MayPass, Refused
 from stableprompt.models.targets.providers import NO_KEY, Endpoint
-from stableprompt.models.targets.traffic import Down, MayPass, Refused
 
 _NOT_REPORTED = -9999.0
 _MOST_TOKENS = 1e9  # of one answer

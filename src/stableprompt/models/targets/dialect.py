@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from stableprompt.models.chat import Message
 from stableprompt.models.targets.client import Client, Reply
-from stableprompt.models.targets.traffic import Refused
+from stableprompt.models.targets.failures import Refused
 
 _QUESTION: Final[Sequence[Message]] = (
     {"role": "user", "content": "Is water wet? Answer with one of: yes, no."},
@@ -62,6 +62,13 @@ class Dialect:
             "logprob_token_ids": list(ids),
             "return_tokens_as_token_ids": True,
         }
+
+    def told(self) -> str:
+        """In a few words, for an error."""
+        temperature = "" if self.temperature else ", no temperature"
+        shown = f"{self.top} log-probabilities" if self.top else "no log-probabilities"
+        ids = " and those of given tokens" if self.token_ids else ""
+        return f"{self.max_tokens}{temperature}, {shown}{ids}"
 
     def to_dict(self) -> dict[str, Any]:
         """For the answers kept on disk."""

@@ -14,8 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from stableprompt.errors import ConfigError, TargetError
 from stableprompt.llm_config import ApiConfig
 from stableprompt.models.chat import Message
+from stableprompt.models.targets.failures import Failed, MayPass
 from stableprompt.models.targets.interface import Answers, LabelScores, Usage
-from stableprompt.models.targets.traffic import Failed, MayPass, Traffic
+from stableprompt.models.targets.traffic import Traffic
 from stableprompt.tasks.spoken_labels import spoken_label, without_thinking
 
 TargetFunction = Callable[[list[dict[str, str]]], str]
@@ -91,7 +92,7 @@ class FunctionTarget:
     def generate(self, conversations: Sequence[Sequence[Message]], max_tokens: int) -> Answers:
         """What the function returns; it cuts its answers itself, if it does."""
 
-        async def call(number: int) -> str:
+        async def call(number: int, _: int) -> str:
             messages = [dict(message) for message in conversations[number]]
             answer, error = await _in_thread(self._function, messages)
             if error is not None:
@@ -101,7 +102,8 @@ class FunctionTarget:
                     f"the target function {self.name} must return a text, found "
                     f"{type(answer).__name__}"
                 )
-            return answer
+            # Half a character, as a server's: no file could hold it.
+            return answer.encode("utf-8", "replace").decode()
 
         found = self.traffic.run(call, len(conversations))
         texts = tuple("" if isinstance(one, Failed) else one.strip() for one in found)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -62,7 +62,7 @@ class TargetLLM(Protocol):
         ...
 
     @property
-    def requests(self) -> Mapping[str, int]:
+    def requests(self) -> Mapping[str, Any]:
         """Sent so far, retries among them, and answers that were on disk; {} in this process."""
         ...
 

@@ -83,6 +83,11 @@ class LocalTarget:
         return self._loaded
 
     @property
+    def plain(self) -> bool:
+        """Whether it reads raw texts."""
+        return self._plain
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return self._loaded.model.dtype  # type: ignore[no-any-return]

@@ -80,14 +80,15 @@ def is_api(config: TargetConfig, model: str | None = None) -> bool:
     return is_url or (bool(slash and rest) and provider in PROVIDERS)
 
 
-def endpoint_of(model: str, config: ApiConfig) -> Endpoint:
-    """Where a model answers.
+def endpoints_of(model: str, config: ApiConfig) -> list[Endpoint]:
+    """Where a model answers, each of its replicas; one where there are no others.
 
     Raises:
         ConfigError: it names no provider, and no base_url was given.
     """
     if config.base_url is not None:
-        return Endpoint(model, config.base_url.rstrip("/"), config.key_variable, None)
+        variable = config.key_variable
+        return [Endpoint(model, url.rstrip("/"), variable, None) for url in config.base_urls]
     name, _, rest = model.partition("/")
     provider = PROVIDERS.get(name)
     if provider is None or not rest:
@@ -96,7 +97,7 @@ def endpoint_of(model: str, config: ApiConfig) -> Endpoint:
             f"{', '.join(PROVIDERS)}, or give --base-url"
         )
     variable = config.key_variable or provider.key_variable
-    return Endpoint(rest, provider.base_url, variable, provider.prices)
+    return [Endpoint(rest, provider.base_url, variable, provider.prices)]
 
 
 def key_of(endpoint: Endpoint) -> str:
@@ -124,9 +125,9 @@ def price_of(model: str, config: ApiConfig) -> tuple[float, float] | None:
     given = config.price_read, config.price_written
     if given != (None, None):
         return given[0] or 0.0, given[1] or 0.0
-    endpoint = endpoint_of(model, config)
+    endpoint = endpoints_of(model, config)[0]
     if endpoint.prices is None:
-        known = config.base_url is None or _is_at_home(config.base_url)
+        known = all(map(_is_at_home, config.base_urls))
         return (0.0, 0.0) if known else None
     from genai_prices import Usage, calc_price  # half a second; only where something has a price
 

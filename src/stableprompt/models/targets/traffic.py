@@ -8,8 +8,9 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
@@ -17,11 +18,14 @@ from tenacity.wait import wait_random_exponential
 
 from stableprompt.errors import TargetError
 from stableprompt.llm_config import ApiConfig
+from stableprompt.models.targets.failures import Down, Failed, MayPass, Refused
+from stableprompt.models.targets.replicas import LONGEST_WAIT, Replica, Replicas
 
 _T = TypeVar("_T")
+Call = Callable[[int, int], Awaitable[_T]]
+"""Sends a call, by its number, to a replica, by its number; raises ``MayPass``, ``Refused``, or
+``TargetError`` to stop all."""
 
-LONGEST_WAIT: Final = 300.0
-"""Seconds that a server's Retry-After is waited for; it stops the run when it asks for more."""
 FIRST_TRIES: Final = 4
 """Attempts before anything was answered: who waits for what never works, waits for seconds."""
 _REMEMBERED: Final = 100  # calls that the share of failures is taken over
@@ -29,55 +33,32 @@ _SHORT: Final = 200  # characters of a reason
 _SLACK: Final = 10  # so many may fail before the share counts
 
 
-class MayPass(Exception):
-    """A call failed for a reason that may pass.
-
-    Args:
-        why: In a few words, without keys.
-        after: Seconds that the server asks to wait.
-    """
-
-    def __init__(self, why: str, after: float | None = None) -> None:
-        super().__init__(why)
-        self.after = after
-
-
-class Down(MayPass):
-    """Nobody is there: nothing was sent. That has nothing to do with what was to be sent."""
-
-
-class Refused(Exception):
-    """This call will never be answered, others may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """In the place of an answer that never came."""
-
-    why: str
-
-
 class Traffic:
     """Runs calls in an event loop of its own, so that it works inside a notebook's, too.
 
     Args:
         config: Pace, attempts, time-outs.
-        concurrency: Calls under way at once.
+        concurrency: Calls under way at once, at each replica.
         name: Of the target, for messages.
+        places: Addresses of its replicas; one where there are no others.
 
     Attributes:
         sent: Calls that were sent, retries among them.
         retries: How many of them were retries.
+        answered: Whether any call was.
+        replicas: Who takes the next call.
     """
 
-    def __init__(self, config: ApiConfig, concurrency: int, name: str) -> None:
+    def __init__(
+        self, config: ApiConfig, concurrency: int, name: str, places: Sequence[str] = ("",)
+    ) -> None:
         self._config, self._name = config, name
-        self._concurrency = concurrency
+        self.replicas = Replicas(places, concurrency, config.longest_pause_seconds)
         self.sent = self.retries = 0
         self._outcomes: deque[bool] = deque(maxlen=_REMEMBERED)  # whether it was answered
-        self._answered = False  # any call
+        self.answered = False
         self._put_off = 0
-        self._not_before = 0.0  # of the loop's clock: when the server wants to hear from us again
+        self._begun: set[asyncio.Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         # A daemon: an interrupted program need not wait for a server that never answers.
         self._thread = threading.Thread(
@@ -93,22 +74,50 @@ class Traffic:
             last: What is still to be done in it, such as hanging up.
         """
         if self._end.alive:
+            self.complete(self._call_off())
+            self.complete(self.replicas.close())
             if last is not None:
                 self.complete(_only(last))
             self._end()
             self._thread.join()
 
-    def run(self, call: Callable[[int], Awaitable[_T]], count: int) -> list[_T | Failed]:
-        """The answers of ``call(0)`` ... ``call(count - 1)``, in this order.
+    def run(self, call: Call[_T], count: int) -> list[_T | Failed]:
+        """The answers to calls 0 ... ``count - 1``, in this order.
 
         Args:
-            call: Sends one call; raises ``MayPass``, ``Refused``, or ``TargetError`` to stop all.
+            call: Sends one of them.
             count: How many there are.
 
         Raises:
             TargetError: the target refuses all of them, or too many failed for good.
         """
         return self.complete(self._run(call, count))
+
+    def begin(self, call: Callable[[int], Awaitable[_T]]) -> "Future[_T | None]":
+        """Send one call, once, and do not wait for it; None where it is to be made again.
+
+        Args:
+            call: Sends it to a replica.
+        """
+
+        async def once() -> _T | None:
+            try:
+                return await self._try(call, again=False)
+            except (MayPass, Refused, TargetError):  # said where somebody waits for the answer
+                return None
+
+        async def noted() -> _T | None:
+            task = asyncio.ensure_future(once())
+            self._begun.add(task)
+            task.add_done_callback(self._begun.discard)
+            return await task
+
+        return asyncio.run_coroutine_threadsafe(noted(), self._loop)
+
+    async def _call_off(self) -> None:
+        for task in (tasks := list(self._begun)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def complete(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Wait for some work in the loop; interrupted, it is called off."""
@@ -119,7 +128,7 @@ class Traffic:
             future.cancel()
             raise
 
-    async def _run(self, call: Callable[[int], Awaitable[_T]], count: int) -> list[_T | Failed]:
+    async def _run(self, call: Call[_T], count: int) -> list[_T | Failed]:
         """Before the first answer a call that fails is put off and tried again after the others."""
         first = await self._together(lambda n: self._first(call, n), range(count))
         put_off = [n for n, found in enumerate(first) if found is None]
@@ -132,7 +141,7 @@ class Traffic:
         self, work: Callable[[int], Awaitable[_T]], numbers: Iterable[int]
     ) -> list[_T]:
         """Some work on each of these, a few at once."""
-        gate = asyncio.Semaphore(self._concurrency)
+        gate = asyncio.Semaphore(self.replicas.room)
 
         async def one(number: int) -> _T:
             async with gate:
@@ -146,21 +155,21 @@ class Traffic:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _first(self, call: Callable[[int], Awaitable[_T]], number: int) -> _T | Failed | None:
+    async def _first(self, call: Call[_T], number: int) -> _T | Failed | None:
         """The answer to a call; None where it failed before any was answered, and is put off.
 
         Raises:
             TargetError: ten were put off.
         """
-        if self._answered or self._config.attempts <= FIRST_TRIES:
+        if self.answered or self._config.attempts <= FIRST_TRIES:
             return await self._settle(call, number)
         try:
-            answer = await self.patiently(lambda: call(number), attempts=FIRST_TRIES)
+            answer = await self.patiently(partial(call, number), attempts=FIRST_TRIES)
         except Refused as failure:
             return Failed(str(failure))
         except MayPass as failure:
             self._put_off += not isinstance(failure, Down)  # to have that said in its own words
-            if self._put_off >= _SLACK and not self._answered:
+            if self._put_off >= _SLACK and not self.answered:
                 raise TargetError(
                     f"the target {self._name!r} answered none of its first {self._put_off} calls, "
                     f"the last one failed so: {_short(failure)}; see to it and start again"
@@ -170,14 +179,14 @@ class Traffic:
         return answer
 
     def _succeed(self) -> None:
-        self._answered = True
+        self.answered = True
         self._outcomes.append(True)
 
     async def _settle(
-        self, call: Callable[[int], Awaitable[_T]], number: int, *, attempts: int | None = None
+        self, call: Call[_T], number: int, *, attempts: int | None = None
     ) -> _T | Failed:
         try:
-            answer = await self.patiently(lambda: call(number), attempts=attempts)
+            answer = await self.patiently(partial(call, number), attempts=attempts)
         except Down as failure:  # no example is left out for that
             raise TargetError(
                 f"the target {self._name!r} cannot be reached: {failure}; what was answered is "
@@ -193,13 +202,18 @@ class Traffic:
         return answer
 
     async def patiently(
-        self, call: Callable[[], Awaitable[_T]], *, attempts: int | None = None
+        self,
+        call: Callable[[int], Awaitable[_T]],
+        *,
+        attempts: int | None = None,
+        at: int | None = None,
     ) -> _T:
         """One call, tried until it is answered or given up.
 
         Args:
-            call: Sends it.
+            call: Sends it to a replica.
             attempts: How often; None: as the settings say.
+            at: The only replica to send it to, whether it is set aside or not.
 
         Raises:
             MayPass: the last attempt failed as well.
@@ -215,24 +229,59 @@ class Traffic:
         )
         async for attempt in retrying:
             with attempt:
-                await self._wait_for_turn()
-                self.sent += 1
-                self.retries += attempt.retry_state.attempt_number > 1
-                try:
-                    async with asyncio.timeout(self._config.timeout_seconds):
-                        return await call()
-                except TimeoutError:
-                    seconds = self._config.timeout_seconds
-                    raise MayPass(f"no complete answer within {seconds:g} s") from None
+                again = attempt.retry_state.attempt_number > 1
+                if at is not None:
+                    return await self._send(call, self.replicas.all[at], again=again)
+                return await self._try(call, again=again)
         raise AssertionError("tenacity returns or raises")
 
-    async def _wait_for_turn(self) -> None:
+    async def _try(self, call: Callable[[int], Awaitable[_T]], *, again: bool) -> _T:
+        """One attempt: at one replica after the other, as long as there is one that works."""
+        tried: list[Replica] = []
+        worst: MayPass | None = None
+        while worst is None or self.replicas.others(tried):
+            replica = await self.replicas.take(tried)
+            try:
+                answer = await self._send(call, replica, again=again or bool(tried))
+            except MayPass as failure:
+                self.replicas.failed(replica, failure)
+                # That nobody is there is the reason only where nobody is anywhere.
+                worst = failure if worst is None or isinstance(worst, Down) else worst
+                tried.append(replica)
+            except Refused:
+                self.replicas.answered(replica)
+                raise
+            else:
+                self.replicas.answered(replica)
+                return answer
+            finally:
+                self.replicas.give_back(replica)
+        raise worst
+
+    async def _send(
+        self, call: Callable[[int], Awaitable[_T]], replica: Replica, *, again: bool
+    ) -> _T:
+        await self._wait_for_turn(replica)
+        self.sent += 1
+        replica.sent += 1
+        self.retries += again
+        started = self._loop.time()
+        try:
+            async with asyncio.timeout(self._config.timeout_seconds):
+                answer = await call(replica.number)
+            replica.heard.append(self._loop.time() - started)
+            return answer
+        except TimeoutError:
+            seconds = self._config.timeout_seconds
+            raise MayPass(f"no complete answer within {seconds:g} s") from None
+
+    async def _wait_for_turn(self, replica: Replica) -> None:
         """Wait while the server wants a rest, and for our own pace."""
         pace = self._config.requests_per_minute
-        while (wait := self._not_before - self._loop.time()) > 0:
+        while (wait := replica.not_before - self._loop.time()) > 0:
             await asyncio.sleep(wait)
         if pace is not None:
-            self._not_before = self._loop.time() + 60.0 / pace
+            replica.not_before = self._loop.time() + 60.0 / pace
 
     def _pause(self, state: RetryCallState) -> float:
         """Twice as long each time, at random; what the server asks for at least.
@@ -251,7 +300,6 @@ class Traffic:
                 f"the target {self._name!r} asks to wait {after:.0f} s ({failure}); resume the run "
                 "later, or lower target.api.concurrency and requests_per_minute"
             )
-        self._not_before = max(self._not_before, self._loop.time() + after)  # for all of us
         return max(after, pause)
 
     def _require_few_failures(self, failure: Exception) -> None:

@@ -41,6 +41,9 @@ class DataTable {
 
   // New rows under the same reader: what was searched, chosen and sorted by stays.
   show(table) {
+    const title = this.table?.columns[this.sorted.column]?.title; // a new column may stand before it
+    const found = table.columns.findIndex((column) => column.title === title);
+    if (found >= 0) this.sorted.column = found;
     this.table = table;
     this.caption.textContent = table.caption;
     this.texts = table.rows.map((row) => row.filter((value) => typeof value === "string").join("\n").toLowerCase());
