@@ -1,5 +1,6 @@
 """What ``stableprompt estimate --on`` prints and refuses."""
 
+import json
 import subprocess
 import sys
 
@@ -75,3 +76,15 @@ def test_the_cost_model_needs_no_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'pydantic')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_program_gets_the_whole_plan_as_one_line() -> None:
+    [line] = said(*SERVED, "--json").splitlines()
+    told = json.loads(line)
+    assert told["event"] == "plan"
+    assert told["fits"] is True
+    assert set(told["seconds"]) >= {"writing prompts", "learning", "the target"}
+    assert [memory["device"] for memory in told["memory"]] == ["h100", "h200 of a server"]
+    assert told["total_seconds"] == pytest.approx(
+        sum(sum(part.values()) for part in told["seconds"].values())
+    )

@@ -5,8 +5,8 @@ from typing import Final
 
 from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
-from stableprompt.models.targets.servers import CONCURRENCY
 from stableprompt.models.targets.providers import FUNCTION_PREFIX
+from stableprompt.models.targets.servers import CONCURRENCY
 from stableprompt.planning.tokens import query_tokens
 from stableprompt.scaling import memory
 from stableprompt.scaling.machines import Machine, MachineOrder, parse_machines
