@@ -132,13 +132,7 @@ def resume(
     ranks.first_keeps(lambda: RunFolder.open_unfinished(path))
     with ExitStack() as held:
         ranks.first_keeps(lambda: held.enter_context(alone(path, f"the run in {path}")))
-
-        def read() -> tuple[dict[str, Any], dict[str, Any]]:
-            folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
-            folder.make_checkpoints()
-            return folder.read_json(TASK), folder.read_json(CONFIG)
-
-        content, settings = ranks.first_does(read)
+        content, settings = ranks.first_does(lambda: _what_was_written(path))
         # Whether it is what was written is asked below, part by part.
         task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
         changes: dict[str, Any] = {"limits": dict(limits or {})}
@@ -161,6 +155,13 @@ def resume(
             parts = parts_of(task, config, models, ranks, observer)
             with closing(parts.scorer):
                 return _run(parts, config, Place(folder, ranks, basis), observer)
+
+
+def _what_was_written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Task and settings of a run that is not finished."""
+    folder = RunFolder.open_unfinished(path)  # who had the lock may have finished it
+    folder.make_checkpoints()
+    return folder.read_json(TASK), folder.read_json(CONFIG)
 
 
 Search = Callable[[Parts], Sequence[str]]

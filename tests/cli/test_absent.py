@@ -1,5 +1,6 @@
 """Options that were not given are not converted; all else is as typer does it."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,12 +49,19 @@ def call(*arguments: str, quick: bool = True, **env: str) -> tuple[int, str, dic
         ["x", "--steps", "3", "--rate", "2", "--set", "a", "--set", "b", "--noted", "n"],
         [],
         ["x", "--steps", "many"],
-        ["--help"],
     ],
     ids=" ".join,
 )
 def test_it_changes_nothing(arguments: list[str]) -> None:
     assert call(*arguments) == call(*arguments, quick=False)
+
+
+def test_help_has_one_option_more() -> None:
+    ours, theirs = (
+        set(re.findall(r"--\w+", call("--help", quick=quick)[1])) for quick in (True, False)
+    )
+    assert ours == theirs | {"--verbose"}
+    assert "--steps" in ours
 
 
 def test_what_was_not_given_is_nothing() -> None:

@@ -202,7 +202,7 @@ def test_a_metric_of_ones_own_and_resuming_with_it(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("stableprompt.cli.tune.ConsoleObserver", Impatient)
+        patch.setattr("stableprompt.cli.voices.ConsoleObserver", Impatient)
         assert tune(model, "generation.jsonl", *own, run="cut").exit_code == 130
     lost = invoke_app("tune", "--resume", "cut")
     assert lost.exit_code == 2

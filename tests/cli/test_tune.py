@@ -283,7 +283,7 @@ def test_a_run_goes_on_where_its_servers_have_moved(
     monkeypatch.setenv("STABLEPROMPT_CACHE", str(tmp_path / "cache"))
     here = "--target", "fake-model", "--run-dir", "cut"
     with ApiServer(lambda messages: "yes") as server, monkeypatch.context() as patch:
-        patch.setattr("stableprompt.cli.tune.ConsoleObserver", Impatient)
+        patch.setattr("stableprompt.cli.voices.ConsoleObserver", Impatient)
         cut = invoke(*arguments(model, *here, "--base-url", server.base_url))
         assert cut.exit_code == 130, cut.output
     with ApiServer(lambda messages: "yes") as one, ApiServer(lambda messages: "yes") as other:
