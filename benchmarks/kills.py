@@ -37,7 +37,7 @@ from stableprompt.reporting.writing import REPORT
 from stableprompt.runs import checkpoints
 from stableprompt.runs.folder import RunFolder
 from stableprompt.scoring.scorer import Scorer
-from stableprompt.tuning import tuner
+from stableprompt.tuning import keeping, tuner
 from stableprompt.tuning.per_input import WriterTrial
 
 WITH_ALL = (
@@ -116,7 +116,7 @@ class Trace:
         self.follow(tuner, "learn", lambda *_, **__: "PPO update")
         self.follow(torch.optim.AdamW, "step", lambda *_, **__: "optimizer step")
         self.follow(AgentLLM, "copy", lambda *_: "anchor copy")
-        self.follow(tuner, "save_checkpoint", lambda *_, **__: "checkpoint")
+        self.follow(keeping, "save_checkpoint", lambda *_, **__: "checkpoint")
         for owner, name, what in (
             (checkpoints, "save_file", "tensors"),
             (checkpoints, "_write", "JSON"),

@@ -325,8 +325,17 @@ class Hall:
     ) -> Sequence[Example]:
         return inputs
 
+    def ahead(self, purpose: Purpose, examples: Sequence[Any], *, writers: int) -> None:
+        assert (purpose, writers) == (Purpose.VALIDATION, 2)
+
     def write(
-        self, inputs: Sequence[Example], uniforms: torch.Tensor, *, role: Role, greedy: bool
+        self,
+        inputs: Sequence[Example],
+        uniforms: torch.Tensor,
+        *,
+        role: Role,
+        greedy: bool,
+        on_prompt: None,
     ) -> tuple[None, list[Inspection]]:
         texts = self.sides[role]
         assert greedy is bool(inputs)
