@@ -1,7 +1,7 @@
 """A target whose questions are shared by several processes: each asks some, all get all answers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import pad
@@ -31,7 +31,7 @@ class SharedTarget:
     def __init__(self, target: TargetLLM, ranks: Ranks) -> None:
         self.name = target.name
         self._target, self._ranks = target, ranks
-        self._requests: dict[str, int] = dict(target.requests)
+        self._requests: Mapping[str, Any] = target.requests
 
     @property
     def gives_probabilities(self) -> bool:
@@ -45,7 +45,7 @@ class SharedTarget:
         return None if own is None else own * self._ranks.count
 
     @property
-    def requests(self) -> Mapping[str, int]:
+    def requests(self) -> Mapping[str, Any]:
         """Of all processes, up to the last answers."""
         return self._requests
 
@@ -112,7 +112,7 @@ class SharedTarget:
         the tokens that all of them take to read, where what they share counts once."""
         mine = self._ranks.share(count)
 
-        def work() -> tuple[range, Found | None, int | None, dict[str, int]]:
+        def work() -> tuple[range, Found | None, int | None, dict[str, Any]]:
             found = ask(mine) if mine else None
             read, target = None, self._target
             # Where nothing is shared the parts add up.
@@ -125,9 +125,19 @@ class SharedTarget:
             return mine, found, read, dict(target.requests)
 
         parts = self._ranks.each(work)
-        for name in self._requests:
-            self._requests[name] = sum(requests[name] for *_, requests in parts)
+        self._requests = _added([requests for *_, requests in parts])
         return [(own, found, read) for own, found, read, _ in parts if found is not None]
+
+
+def _added(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sums, by name; of replicas those of each one."""
+    [first, *_] = found
+    return {
+        name: _added([one[name] for one in found])
+        if isinstance(value, Mapping)
+        else sum(one[name] for one in found)
+        for name, value in first.items()
+    }
 
 
 def _total(parts: Sequence[tuple[range, Found, int | None]]) -> Usage:
