@@ -136,6 +136,27 @@ def test_limits_and_white_space_may_change(cut: Path) -> None:
     assert "changed_when_resumed" not in result.setting
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_a_setting_that_no_figure_depends_on_may_come_and_change(cut: Path, older: bool) -> None:
+    edit(cut / "config.json", lambda c: c["target"]["api"].update(ask_ahead=False))
+    if older:  # of a version that did not have it
+        edit(cut / "config.json", lambda c: c["target"]["api"].pop("ask_ahead"))
+        edit(cut / "basis.json", lambda c: c["setting"].pop("target.api.ask_ahead"))
+    assert "changed_when_resumed" not in build.resume(cut).setting
+
+
+def test_a_target_is_closed_where_a_run_cannot_be_resumed(
+    cut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    scripted = scripted_models(monkeypatch)
+    monkeypatch.setattr(scripted, "close", lambda: closed.append("target"))
+    (cut / ".config.json.part").mkdir()  # what is written there first cannot be
+    with pytest.raises(RunError, match=r"config\.json cannot be written"):
+        build.resume(cut, limits={"max_target_calls": 100_000})
+    assert closed == ["target"]
+
+
 def test_what_is_accepted_is_told_and_stands_in_the_result(cut: Path) -> None:
     edit(cut / "config.json", lambda c: c["reward"].update(fault_reward=-0.25))
     before = json.loads((cut / "basis.json").read_text())["setting"]["reward.fault_reward"]

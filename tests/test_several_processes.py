@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stableprompt import build
+from stableprompt.cli.voices import Json, Nobody, choose_voice
 from stableprompt.config import make_config
 from stableprompt.errors import ConfigError
 from stableprompt.models.ranks import ALONE, Ranks
@@ -221,6 +222,22 @@ def test_other_commands_are_refused_under_a_launcher(monkeypatch: pytest.MonkeyP
     assert "stableprompt, process 1: `stableprompt tasks` works in one process" in done.output
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert invoke_app("tasks").exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD"])
+def test_of_processes_that_mpi_started_the_first_speaks_for_all(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{kind}_SIZE", "2")
+    told = []
+    for rank in "01":
+        monkeypatch.setenv(f"{kind}_RANK", rank)
+        told.append(type(choose_voice(quiet=False, as_json=True)))
+    assert told == [Json, Nobody]
+    done = invoke_app("tasks")
+    assert "stableprompt, process 1: `stableprompt tasks` works in one process" in done.output
 
 
 def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

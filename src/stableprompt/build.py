@@ -148,10 +148,10 @@ def resume(
         )
         observer.on_phase("loading models")
         models = load_models(share_of_calls(config, ranks.count), target)
-        ranks.require_same(SAME, lambda: known_before_loading(task, content, config, target))
-        if limits or base_url is not None:
-            ranks.first_does(lambda: folder.write_json(CONFIG, config.model_dump(mode="json")))
         with closing(models[1]):
+            ranks.require_same(SAME, lambda: known_before_loading(task, content, config, target))
+            if limits or base_url is not None:
+                ranks.first_does(lambda: folder.write_json(CONFIG, config.model_dump(mode="json")))
             parts = parts_of(task, config, models, ranks, observer)
             with closing(parts.scorer):
                 return _run(parts, config, Place(folder, ranks, basis), observer)
@@ -234,7 +234,7 @@ def _run(
         observer.on_note(undecided)
     setting = setting_of(task, config, agent, target) | label_agreement(task, config, target)
     setting = place.settle(task, config, setting)
-    tell_of_replicas(target, observer)
+    tell_of_replicas(target, scorer.judge, observer)
     scorer.limits = Limits(
         config.limits,
         target_price(config.target),

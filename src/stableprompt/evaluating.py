@@ -65,13 +65,13 @@ def evaluate_with(
     task: Task, config: TuneConfig, target: TargetLLM, split: SplitName, observer: Observer
 ) -> Estimate:
     """Score a task's seed prompt on one split, with a target that is loaded already."""
-    tell_of_replicas(target, observer)
     room = answer_room(task, config, target)
     fitting = drop_long_texts(task, target, template_of(config.target), room)
     for note in fitting.notes[len(task.notes) :]:
         observer.on_note(note)
     examples = fitting.splits.part(split)
     with closing(make_scorer(fitting, config, target)) as scorer:
+        tell_of_replicas(target, scorer.judge, observer)
         price, of_judge = target_price(config.target), judge_price(config)
         scorer.limits = Limits(config.limits, price, judge_price=of_judge, tell=observer.on_note)
         score = scorer.score(task.seed_prompt, examples, Purpose.TEST)

@@ -52,10 +52,12 @@ def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:
     return [*special_tokens(agent.tokenizer), *target.markup()]
 
 
-def tell_of_replicas(target: TargetLLM, observer: Observer) -> None:
-    """Have said which servers of the target are set aside."""
-    if isinstance(target, ApiTarget):
-        target.tell = observer.on_note
+def tell_of_replicas(target: TargetLLM, judge: Judge | None, observer: Observer) -> None:
+    """Have said which servers of the target, and of a judge, are set aside."""
+    for asked in (target, None if judge is None else judge.target):
+        own = asked.own if isinstance(asked, SharedTarget) else asked
+        if isinstance(own, ApiTarget):
+            own.tell = observer.on_note
 
 
 def make_scorer(

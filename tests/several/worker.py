@@ -4,16 +4,19 @@ What is compared with one process is compared here where a process alone can be 
 """
 
 import sys
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 import torch
 
 from stableprompt.errors import ConfigError, DataError, RunError, RunStopped
-from stableprompt.llm_config import ApiConfig, LimitsConfig
+from stableprompt.llm_config import ApiConfig, LimitsConfig, TargetConfig
 from stableprompt.models.adapters import Role
 from stableprompt.models.ranks import Ranks, leave_others
 from stableprompt.models.shared_agent import SharedAgent
+from stableprompt.models.targets.answer_cache import AnswerCache
+from stableprompt.models.targets.api import ApiTarget
 from stableprompt.models.targets.function import FunctionTarget
 from stableprompt.models.targets.interface import Usage
 from stableprompt.models.targets.local import LocalTarget
@@ -23,6 +26,7 @@ from stableprompt.scoring.limits import Limits
 from stableprompt.tuning.randomness import derive_uniforms
 from stableprompt.tuning.records import Silence
 from tests.fakes.agents import MESSAGES, make_agent
+from tests.fakes.api_server import ApiServer
 from tests.several.runs import resume_words, run_locally, run_words, run_writers
 
 
@@ -107,6 +111,26 @@ def check_targets(ranks: Ranks) -> None:
     calls.close()
 
 
+def _last(messages: list[dict[str, str]]) -> str:
+    return messages[-1]["content"]
+
+
+def check_replicas(ranks: Ranks) -> None:
+    """Each process asks both servers; what was sent is told of all, server by server."""
+    with ExitStack() as held:
+        servers = [held.enter_context(ApiServer(_last)) for _ in range(2) if ranks.first]
+        urls = ranks.agree([server.base_url for server in servers])
+        config = TargetConfig.model_validate({"model": "fake-model", "api": {"base_url": urls}})
+        shared = SharedTarget(ApiTarget(config, AnswerCache(None)), ranks)
+        held.enter_context(closing(shared))
+        asked = [[{"role": "user", "content": f"Say {number}"}] for number in range(20)]
+        assert len(shared.generate(asked, 4).texts) == len(asked)
+        told = shared.requests
+        came = ranks.agree([len(server.requests) for server in servers])
+        assert [told["replicas"][url]["sent"] for url in urls] == came
+        assert told["sent"] == sum(came) > len(asked)
+
+
 def check_limits(ranks: Ranks) -> None:
     """The clocks of two machines, one of them far ahead: the first one's counts."""
     now = [0.0]
@@ -133,6 +157,7 @@ def main() -> None:
     check_ranks(ranks)
     check_agent(ranks)
     check_targets(ranks)
+    check_replicas(ranks)
     check_limits(ranks)
     with pytest.raises(RunStopped):  # both, though one was asked
         run_words(folder / "stopped", Stops(ranks.number == 1))

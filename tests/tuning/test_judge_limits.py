@@ -79,6 +79,28 @@ def test_a_run_keeps_its_limit_with_a_dear_judge(tmp_path: Path, share: float) -
     assert limit * 0.5 < found < limit * 1.2
 
 
+def test_what_becomes_of_the_replicas_of_a_judge_is_told(tmp_path: Path) -> None:
+    class Noting(Silence):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def on_note(self, note: str) -> None:
+            self.notes.append(note)
+
+    noting = Noting()
+    with (
+        serve_words() as server,
+        serve_words(answer=speak_or_judge) as other,
+        serve_words(answer=speak_or_judge) as dead,
+    ):
+        judge = at(other, base_url=[other.base_url, dead.base_url], cache=False)
+        dead.close()
+        config = tiny_config(steps=1, target=target_at(server), judge=judge)
+        build.start_run(JUDGED, config, tmp_path / "run", noting)
+    aside = [note for note in noting.notes if "is set aside" in note]
+    assert [note.split(" is set")[0] for note in aside] == [f"the replica {dead.base_url}"]
+
+
 def test_what_a_judge_makes_of_the_agent_alone_is_counted_and_asked_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from stableprompt.cli.absent import Command, Group
 from stableprompt.cli.reporting import BAD_INPUT, one_line_errors
 from stableprompt.cli.terminal import on_one_line, say
 from stableprompt.errors import ConfigError
+from stableprompt.launched import process_count
 from stableprompt.version import __version__
 
 _BUG = "-v shows the trace; if no function of your own raised it, it is a bug: please report it"
@@ -59,7 +60,7 @@ def options(
     ),
 ) -> None:
     """Find the best prompt for an LLM that you cannot retrain."""
-    several = int(os.environ.get("WORLD_SIZE", "1"))
+    several = process_count()
     if several > 1 and context.invoked_subcommand != "tune":
         raise ConfigError(
             f"`stableprompt {context.invoked_subcommand}` works in one process, it was launched "

@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from stableprompt.cli.terminal import process_number
+from stableprompt.launched import process_number
 
 if TYPE_CHECKING:
     from stableprompt.tuning.records import Observer, StepRecord

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stableprompt.cli.terminal import LONGEST_LINE, cut, on_one_line, process_number, say
+from stableprompt.cli.terminal import LONGEST_LINE, cut, on_one_line, say
 from stableprompt.errors import StablePromptError
+from stableprompt.launched import process_number
 from stableprompt.reporting.verdict import verdict_of
 from stableprompt.runs.folder import TIMING, RunFolder
 from stableprompt.tasks.example import TaskKind

@@ -9,9 +9,10 @@ import typer
 
 from stableprompt.cli.interrupts import Interrupts
 from stableprompt.cli.live import Bounds
-from stableprompt.cli.terminal import process_number, say
+from stableprompt.cli.terminal import say
 from stableprompt.cli.voices import Voice
 from stableprompt.errors import RunStopped
+from stableprompt.launched import process_number
 from stableprompt.runs.folder import CONFIG, RESULT
 from stableprompt.trackers import Trackers
 

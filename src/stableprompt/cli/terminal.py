@@ -67,12 +67,6 @@ def _is_unshown(char: str) -> bool:
     return unicodedata.category(char) in _UNSHOWN
 
 
-def process_number() -> int:
-    """Of this process among those that a launcher started: the first, 0, speaks for all."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return int(os.environ.get("RANK", "0")) if several else 0
-
-
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines of our own, with what data or a model put into them."""
     typer.echo(printable(text), err=to_stderr)

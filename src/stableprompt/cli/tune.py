@@ -53,9 +53,9 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
-from stableprompt.cli.terminal import process_number
 from stableprompt.cli.voices import Voice, choose_voice
 from stableprompt.errors import ConfigError
+from stableprompt.launched import process_number
 from stableprompt.runs.folder import CONFIG, TASK, RunFolder, default_run_dir
 from stableprompt.trackers import TRACKERS, require_trackers
 

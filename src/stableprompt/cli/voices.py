@@ -18,10 +18,10 @@ from stableprompt.cli.terminal import (
     hand_over_json,
     make_console,
     on_one_line,
-    process_number,
     say,
 )
 from stableprompt.errors import ConfigError
+from stableprompt.launched import process_number
 from stableprompt.runs.folder import TIMING, RunFolder
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor
 
 from stableprompt.errors import ConfigError, RunError, StablePromptError
+from stableprompt.launched import process_count
 
 T = TypeVar("T")
 
 _PATIENCE: Final = timedelta(minutes=30)
 """How long a process waits for the slowest one: it may be asking a slow target."""
-_COUNTS: Final = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _UNTRIED: Final = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -50,7 +50,7 @@ class Ranks:
                 launched, and were not.
         """
         asked = _is_set("ACCELERATE_USE_CPU")
-        if max(int(os.environ.get(name, "1")) for name in _COUNTS) <= 1:
+        if process_count() <= 1:
             # Several were asked for, and one was started, which is told the address of others.
             if asked and "MASTER_ADDR" in os.environ and "LOCAL_RANK" not in os.environ:
                 raise ConfigError(

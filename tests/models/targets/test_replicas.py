@@ -1,8 +1,9 @@
 """Several servers with the same target, real but for the model behind them."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,72 @@ def test_three_faults_in_ten_everywhere_lose_nothing(serve: Open) -> None:
         found = target.generate(say(200), 4)
     assert found.texts == tuple(map(str, range(200)))
     assert not found.failed
+
+
+def slow_at_second(greet: Callable[[int], Awaitable[None]]) -> tuple[Traffic, list[int]]:
+    """Two replicas, of which the second holds up the first, after calls that showed it."""
+    config = ApiConfig(concurrency=8, longest_pause_seconds=0.02)
+    traffic = Traffic(config, 8, "m", ["fast", "slow"])
+    traffic.replicas.greet = greet
+    at_second: list[int] = []
+
+    async def call(number: int, at: int) -> int:
+        if at == 1:
+            at_second.append(number)
+        # Not all of them at once: while the last of the first eight is under way others are sent.
+        await asyncio.sleep(0.2 + 0.02 * len(at_second) if at == 1 else 0.005)
+        return number
+
+    assert traffic.run(call, 1200) == list(range(1200))
+    return traffic, at_second
+
+
+def test_answers_to_what_was_sent_before_do_not_bring_one_back() -> None:
+    async def greet(at: int) -> None:
+        raise Down("it does not greet")
+
+    traffic, at_second = slow_at_second(greet)
+    with closing(traffic):
+        assert len(at_second) > 8  # some were under way when the first eight had told
+        assert traffic.replicas.all[1].aside
+        assert traffic.replicas.told()["slow"]["set_aside"] == 1
+
+
+def test_answers_to_what_was_sent_before_do_not_bring_another_target_back() -> None:
+    async def greet(at: int) -> None:
+        raise TargetError("it is another one by now")
+
+    traffic, at_second = slow_at_second(greet)
+    with closing(traffic):
+        assert len(at_second) > 8
+        assert not traffic.replicas.all[1].known
+
+
+def test_one_that_comes_and_goes_is_asked_by_one_at_a_time() -> None:
+    greeted: list[int] = []
+
+    async def greet(at: int) -> None:
+        greeted.append(at)
+        raise Down("still nobody")
+
+    async def call(number: int, at: int) -> int:
+        raise Down("nobody")
+
+    async def back(number: int, at: int) -> int:
+        return number
+
+    traffic = Traffic(ApiConfig(attempts=1, longest_pause_seconds=0.2), 1, "m", ["one", "other"])
+    traffic.replicas.greet = greet
+    with closing(traffic):
+        traffic.answered = True
+        started = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(TargetError, match="cannot be reached"):
+                traffic.run(call, 1)  # both are set aside
+            assert traffic.run(back, 1) == [0]  # one of them is back by a call
+        time.sleep(0.5)
+    seconds = time.monotonic() - started
+    assert len(greeted) <= 2 * (seconds / 0.2 + 1)  # each every 0.2 s, however often it went
 
 
 # --- whether they are the same ---

@@ -75,7 +75,7 @@ class Replicas:
         self._last_words = ""
         self._slots, self._longest = slots, max(longest_pause, _SHORTEST_PAUSE)
         self._waiting: list[asyncio.Future[None]] = []
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: dict[Replica, asyncio.Task[None]] = {}
 
     @property
     def room(self) -> int:
@@ -140,7 +140,8 @@ class Replicas:
     def answered(self, replica: Replica) -> None:
         """Note that it did, even by a refusal; look at how fast it is."""
         replica.failures = 0
-        if replica.aside:
+        # Where others work it gets no calls: what answers was sent before, and tells nothing new.
+        if replica.aside and replica.known and all(r.aside for r in self.all):
             self._restore(replica)
         if len(replica.heard) < (1 if replica.on_trial else _LOOK):
             return
@@ -181,12 +182,18 @@ class Replicas:
         replica.times_aside += 1
         if replica.times_aside == 1:  # of one that comes and goes once is enough
             self.notes.append(f"the replica {replica.name} is set aside for a while: {why}")
-        task = asyncio.get_running_loop().create_task(self._ask_again(replica))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        if replica not in self._asking:  # it may have come back and gone meanwhile
+            task = asyncio.get_running_loop().create_task(self._ask_again(replica))
+            self._asking[replica] = task
 
     async def _ask_again(self, replica: Replica) -> None:
         """Until it answers: a small question, so that no call of the run has to wait for it."""
+        try:
+            await self._greet_until_back(replica)
+        finally:
+            del self._asking[replica]
+
+    async def _greet_until_back(self, replica: Replica) -> None:
         assert self.greet is not None
         while replica.aside:
             pause = min(replica.pause, self._longest)
@@ -213,6 +220,6 @@ class Replicas:
 
     async def close(self) -> None:
         """Ask nobody any more."""
-        for task in (tasks := list(self._asking)):
+        for task in (tasks := list(self._asking.values())):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

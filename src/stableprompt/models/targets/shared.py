@@ -1,7 +1,7 @@
 """A target whose questions are shared by several processes: each asks some, all get all answers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import pad
@@ -26,49 +26,53 @@ class SharedTarget:
     Args:
         target: That of this process.
         ranks: The processes.
+
+    Attributes:
+        own: That of this process.
     """
 
     def __init__(self, target: TargetLLM, ranks: Ranks) -> None:
         self.name = target.name
-        self._target, self._ranks = target, ranks
-        self._requests: dict[str, int] = dict(target.requests)
+        self.own = target
+        self._ranks = ranks
+        self._requests: Mapping[str, Any] = target.requests
 
     @property
     def gives_probabilities(self) -> bool:
         """As that of this process."""
-        return self._target.gives_probabilities
+        return self.own.gives_probabilities
 
     @property
     def at_once(self) -> int | None:
         """As many as all of them take."""
-        own = self._target.at_once
+        own = self.own.at_once
         return None if own is None else own * self._ranks.count
 
     @property
-    def requests(self) -> Mapping[str, int]:
+    def requests(self) -> Mapping[str, Any]:
         """Of all processes, up to the last answers."""
         return self._requests
 
     @property
     def how(self) -> str:
         """As that of this process."""
-        return self._target.how
+        return self.own.how
 
     def num_tokens(self, text: str) -> int:
         """As that of this process."""
-        return self._target.num_tokens(text)
+        return self.own.num_tokens(text)
 
     def close(self) -> None:
         """Close that of this process."""
-        self._target.close()
+        self.own.close()
 
     def markup(self) -> list[str]:
         """As that of this process."""
-        return self._target.markup()
+        return self.own.markup()
 
     def fits(self, conversation: Sequence[Message], room: int) -> bool:
         """As that of this process."""
-        return self._target.fits(conversation, room)
+        return self.own.fits(conversation, room)
 
     def label_scores(
         self, conversations: Conversations, words: Sequence[Sequence[str]]
@@ -76,7 +80,7 @@ class SharedTarget:
         """Score words as the answer to each conversation; each process asks about some."""
         parts = self._asked(
             len(conversations),
-            lambda own: self._target.label_scores(
+            lambda own: self.own.label_scores(
                 [conversations[n] for n in own], [words[n] for n in own]
             ),
             lambda paper: sum(
@@ -96,7 +100,7 @@ class SharedTarget:
         """Answer each conversation; each process asks about some."""
         parts = self._asked(
             len(conversations),
-            lambda own: self._target.generate([conversations[n] for n in own], max_tokens),
+            lambda own: self.own.generate([conversations[n] for n in own], max_tokens),
             lambda paper: paper.generate(conversations, 0).usage.read,
         )
         texts = tuple(text for _, part, _ in parts for text in part.texts)
@@ -112,9 +116,9 @@ class SharedTarget:
         the tokens that all of them take to read, where what they share counts once."""
         mine = self._ranks.share(count)
 
-        def work() -> tuple[range, Found | None, int | None, dict[str, int]]:
+        def work() -> tuple[range, Found | None, int | None, dict[str, Any]]:
             found = ask(mine) if mine else None
-            read, target = None, self._target
+            read, target = None, self.own
             # Where nothing is shared the parts add up.
             if (
                 self._ranks.first
@@ -125,9 +129,19 @@ class SharedTarget:
             return mine, found, read, dict(target.requests)
 
         parts = self._ranks.each(work)
-        for name in self._requests:
-            self._requests[name] = sum(requests[name] for *_, requests in parts)
+        self._requests = _added([requests for *_, requests in parts])
         return [(own, found, read) for own, found, read, _ in parts if found is not None]
+
+
+def _added(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sums, by name; of replicas those of each one."""
+    [first, *_] = found
+    return {
+        name: _added([one[name] for one in found])
+        if isinstance(value, Mapping)
+        else sum(one[name] for one in found)
+        for name, value in first.items()
+    }
 
 
 def _total(parts: Sequence[tuple[range, Found, int | None]]) -> Usage:
