@@ -129,6 +129,18 @@ def test_the_embedded_model_is_its_converted_folder(
     assert resolve_name("smollm2-135m") == str(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["smolm2-135m", "SmolLM2-135M", "smollm2-135", "smollm2_135m"])
+def test_a_slip_in_the_name_of_the_embedded_model_is_told_at_once(name: str) -> None:
+    with pytest.raises(ModelError, match="did you mean 'smollm2-135m'"):
+        resolve_name(name)
+    assert resolve_name(f"hub:{name}") == name
+
+
+@pytest.mark.parametrize("name", ["smollm2-360m", "HuggingFaceTB/SmolLM2-135M", "gpt2"])
+def test_other_names_are_no_slips(name: str) -> None:
+    assert resolve_name(name) == name
+
+
 def test_retries_of_the_hub_are_not_printed() -> None:
     log = logging.getLogger("huggingface_hub.utils._http")
     before = log.getEffectiveLevel()
