@@ -84,3 +84,20 @@ def test_what_must_be_given_is_asked_for() -> None:
     code, output, reached = call()
     assert (code, reached.get("where")) == (2, None)
     assert "Missing argument" in output
+
+
+def test_no_type_stands_behind_a_flag_in_the_help() -> None:
+    """It takes no value: ``--loud <bool>`` would read as if it did."""
+    app = typer.Typer(cls=Group)
+
+    @app.command("do", cls=Command)
+    def _(loud: Annotated[bool, typer.Option("--loud")] = False, steps: int | None = None) -> None:
+        raise AssertionError("only the help is wanted")
+
+    app.callback()(lambda: None)
+    for arguments in ([], ["do"]):
+        done = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "80"})
+        assert done.exit_code == 0
+        assert "bool" not in done.output.lower()
+        assert "--verbose" in done.output
+    assert "--loud" in done.output and "int" in done.output.lower()

@@ -177,6 +177,18 @@ def test_a_resumed_run_shows_what_was_before(shown: Shown, tmp_path: Path) -> No
         assert shown.lines()[-1] == "time    8 s; steps done in about 8 s"
 
 
+def test_a_step_that_is_late_takes_no_time_of_those_after_it(shown: Shown) -> None:
+    with shown.view as view:
+        view.on_start(0, 3)
+        shown.clock.now += 20
+        view.on_step(replace(QUIET, step=0))
+        shown.clock.now += 50
+        assert shown.lines()[-1].endswith("; steps done in about 20 s")  # the third one's
+        view.on_step(replace(QUIET, step=1))  # two in 70 s
+        shown.clock.now += 60
+        assert shown.lines()[-1].endswith("; a slow last step")  # and not: in about 0 s
+
+
 def test_asked_to_stop_it_says_so_within_its_lines(shown: Shown) -> None:
     with shown.view as view:
         view.on_start(0, 2)

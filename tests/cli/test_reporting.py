@@ -208,12 +208,14 @@ def test_what_a_server_charges_and_what_went_wrong_is_said(tmp_path: Path) -> No
 def test_the_share_of_each_replica_is_said(tmp_path: Path) -> None:
     replicas = {
         "http://one/v1": {"sent": 90, "set_aside": 0},
+        "http://once/v1": {"sent": 7, "set_aside": 1},
         "http://two/v1": {"sent": 40, "set_aside": 3},
     }
     requests = {"sent": 130, "retries": 7, "from_disk": 12, "replicas": replicas}
     (tmp_path / "timing.json").write_text(json.dumps({"requests": requests}))
     text = said(summary(replace(RESULT, run_dir=tmp_path)))
-    assert "replicas 90 to http://one/v1, 40 to http://two/v1 (set aside 3 times)" in text
+    assert "90 to http://one/v1, 7 to http://once/v1 (set aside once), 40 to http://two" in text
+    assert "http://two/v1 (set aside 3 times)" in text
     assert "replicas" not in said(summary(RESULT))
 
 

@@ -111,3 +111,13 @@ def test_a_package_that_is_not_installed_has_no_gguf(monkeypatch: pytest.MonkeyP
 def test_a_package_without_a_gguf_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "PACKAGE", "pytest")
     assert embedded.find_gguf() is None
+
+
+@pytest.mark.embedded
+def test_converting_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A bar of the library, redrawn with carriage returns, was lines of a live view."""
+    gguf = embedded.find_gguf()
+    assert gguf is not None
+    embedded._convert(gguf, tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+    assert "GGUF" not in capfd.readouterr().err

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from stableprompt.errors import ConfigError, ModelError
 from stableprompt.models import embedded, hardware
 from stableprompt.models.adapters import AdaptedModel, Role
 from stableprompt.models.agent import AgentLLM
+from stableprompt.models.checkpoint_files import readable
 from stableprompt.models.loading import load_model, resolve_name
 from tests.fakes.agents import MESSAGES, disturb, make_lora
 from tests.fakes.tiny_model import make_model, make_tokenizer, save_tiny_model
@@ -125,6 +127,26 @@ def test_the_embedded_model_is_its_converted_folder(
 ) -> None:
     monkeypatch.setattr(embedded, "ensure_converted", lambda: tmp_path)
     assert resolve_name("smollm2-135m") == str(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["smolm2-135m", "SmolLM2-135M", "smollm2-135", "smollm2_135m"])
+def test_a_slip_in_the_name_of_the_embedded_model_is_told_at_once(name: str) -> None:
+    with pytest.raises(ModelError, match="did you mean 'smollm2-135m'"):
+        resolve_name(name)
+    assert resolve_name(f"hub:{name}") == name
+
+
+@pytest.mark.parametrize("name", ["smollm2-360m", "HuggingFaceTB/SmolLM2-135M", "gpt2"])
+def test_other_names_are_no_slips(name: str) -> None:
+    assert resolve_name(name) == name
+
+
+def test_retries_of_the_hub_are_not_printed() -> None:
+    log = logging.getLogger("huggingface_hub.utils._http")
+    before = log.getEffectiveLevel()
+    with readable("m"):
+        assert not log.isEnabledFor(logging.WARNING)
+    assert log.getEffectiveLevel() == before
 
 
 # --- attention ---

@@ -40,7 +40,9 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the command line."""
-        _leave_absent_values(self.get_params(ctx))
+        parameters = self.get_params(ctx)
+        _name_no_type_of_flags(parameters)
+        _leave_absent_values(parameters)
         return super().parse_args(ctx, args)
 
 
@@ -53,7 +55,9 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the command line up to the command."""
-        _leave_absent_values(self.get_params(ctx))
+        parameters = self.get_params(ctx)
+        _name_no_type_of_flags(parameters)
+        _leave_absent_values(parameters)
         return super().parse_args(ctx, args)
 
 
@@ -79,6 +83,13 @@ def verbose_option() -> Parameter:
 
 def _note_verbose(ctx: typer.Context, wanted: bool) -> None:
     ctx.meta[_VERBOSE] = wanted or ctx.meta.get(_VERBOSE, False)
+
+
+def _name_no_type_of_flags(parameters: list[Parameter]) -> None:
+    """``--quiet``, not ``--quiet <bool>``, as some versions of typer have it: it takes no value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
 
 
 def _leave_absent_values(parameters: list[Parameter]) -> None:

@@ -224,8 +224,10 @@ class LiveView(ConsoleObserver):
             told += f" (limit {duration(limit)})"
         if self._in_loop and made and not self._over:
             each = (self._since - self._first_at) / made
-            left = max(0.0, each * (self._steps - self._done) - (now - self._since))
-            told += f"; steps done in about {duration(left)}"
+            # A step that is late takes none of the time of those after it.
+            of_this = max(0.0, each - (now - self._since))
+            left = of_this + each * (self._steps - self._done - 1)
+            told += f"; steps done in about {duration(left)}" if left >= 1 else "; a slow last step"
         return told
 
     @property

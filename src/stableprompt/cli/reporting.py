@@ -185,7 +185,8 @@ def cost_rows(result: "TuneResult") -> list[tuple[str, str]]:
 def _replica(told: tuple[str, dict[str, int]]) -> str:
     name, found = told
     times = found["set_aside"]
-    aside = f" (set aside {times} times)" if times else ""
+    often = "once" if times == 1 else f"{times} times"
+    aside = f" (set aside {often})" if times else ""
     return f"{found['sent']} to {on_one_line(name)}{aside}"
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedConfig
 from transformers import logging as transformers_logging
@@ -142,14 +143,17 @@ def require_weights(name: str, model: Any, missing: Sequence[str]) -> None:
 
 @contextmanager
 def _silent_transformers() -> Iterator[None]:
-    """Keep loading bars and tables with names from the checkpoint out of the terminal."""
+    """Keep loading bars, tables with names from the checkpoint and retries out of the terminal."""
     settings: Any = transformers_logging
     bars, verbosity = settings.is_progress_bar_enabled(), settings.get_verbosity()
+    of_hub = hub_logging.get_verbosity()
     settings.disable_progress_bar()
     settings.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hub_logging.set_verbosity(of_hub)
         settings.set_verbosity(verbosity)
         if bars:
             settings.enable_progress_bar()

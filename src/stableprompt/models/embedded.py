@@ -5,9 +5,11 @@ it (its own dependency is a compiled runtime that we do not need), converted onc
 the user's cache as an ordinary Hugging Face folder.
 """
 
+import io
 import os
 import shutil
 import tempfile
+from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,9 +92,10 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     source: Any = str(gguf.parent)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf.name)
-    quantised = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=gguf.name, dtype=torch.float32
-    )
+    with redirect_stderr(io.StringIO()):  # a bar that no setting of transformers switches off
+        quantised = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=gguf.name, dtype=torch.float32
+        )
     settings = quantised.config.to_dict()
     # transformers refuses to save a model that says it came from GGUF; the weights are plain now.
     for key in ("quantization_config", "_name_or_path"):

@@ -192,7 +192,9 @@ def test_what_a_dead_replica_does_not_answer_another_one_does(serve: Open) -> No
 
 def test_a_dead_replica_that_comes_back_is_used_again(serve: Open) -> None:
     one, other = serve(faults=taking(0.01)), serve(faults=taking(0.01))
+    notes: list[str] = []
     with closing(target_at(one, other)) as target:
+        target.tell = notes.append
         assert target.generate(say(), 4).texts == TEXTS
         port = other.port
         other.close()
@@ -203,6 +205,10 @@ def test_a_dead_replica_that_comes_back_is_used_again(serve: Open) -> None:
         until(lambda: not target.traffic.replicas.all[1].aside)
         assert target.generate(say(), 4).texts == TEXTS
     assert CALLS / 4 < calls(back) < CALLS
+    assert [note.removeprefix(f"the replica {other.base_url} ")[:13] for note in notes] == [
+        "is set aside ",
+        "answers again",
+    ]
 
 
 def test_one_that_hangs_is_set_aside_and_holds_up_a_few_calls_only(serve: Open) -> None:

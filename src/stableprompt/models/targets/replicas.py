@@ -216,6 +216,8 @@ class Replicas:
         replica.known, replica.aside, replica.on_trial = True, False, True
         replica.failures = 0
         replica.heard = []
+        if replica.times_aside == 1:  # as often as it was said that it is set aside
+            self.notes.append(f"the replica {replica.name} answers again")
         self._wake()
 
     async def close(self) -> None:
