@@ -145,15 +145,16 @@ def require_weights(name: str, model: Any, missing: Sequence[str]) -> None:
 def _silent_transformers() -> Iterator[None]:
     """Keep loading bars, tables with names from the checkpoint and retries out of the terminal."""
     settings: Any = transformers_logging
+    of_hub: Any = hub_logging
     bars, verbosity = settings.is_progress_bar_enabled(), settings.get_verbosity()
-    of_hub = hub_logging.get_verbosity()
+    hub_verbosity = of_hub.get_verbosity()
     settings.disable_progress_bar()
     settings.set_verbosity_error()
-    hub_logging.set_verbosity_error()
+    of_hub.set_verbosity_error()
     try:
         yield
     finally:
-        hub_logging.set_verbosity(of_hub)
+        of_hub.set_verbosity(hub_verbosity)
         settings.set_verbosity(verbosity)
         if bars:
             settings.enable_progress_bar()
