@@ -9,7 +9,7 @@ from typing import Any
 from peft import LoraConfig
 
 from stableprompt.config import TuneConfig
-from stableprompt.errors import ConfigError
+from stableprompt.errors import ConfigError, ModelError
 from stableprompt.llm_config import ApiConfig, TargetConfig
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
@@ -23,7 +23,12 @@ from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.targets.masked import MaskedTarget
 from stableprompt.models.targets.masked_loading import is_masked, load_masked
-from stableprompt.models.targets.providers import FUNCTION_PREFIX, is_api, target_price
+from stableprompt.models.targets.providers import (
+    FUNCTION_PREFIX,
+    PROVIDERS,
+    is_api,
+    target_price,
+)
 from stableprompt.models.targets.servers import CONCURRENCY
 from stableprompt.runs.folder import WRITER
 from stableprompt.scoring.ledger import Price
@@ -67,7 +72,16 @@ def load_agent(config: TuneConfig) -> AgentLLM:
         ConfigError: this machine cannot do what the settings ask for; nothing was loaded.
         ModelError: it cannot be loaded.
     """
-    loaded = load_model(config.agent.model, **options_of(config))
+    model = config.agent.model
+    try:
+        loaded = load_model(model, **options_of(config))
+    except ModelError as error:
+        if model.partition("/")[0] not in PROVIDERS or os.path.isdir(os.path.expanduser(model)):
+            raise
+        raise ModelError(
+            f"{error}; behind an API can only be a target: the agent is trained, so its weights "
+            "must be here"
+        ) from error
     lora, adapter = _starting_adapter(config)
     adapted = AdaptedModel(loaded.model, lora, seed=derive_seed(config.seed, "lora"))
     if adapter is not None:
