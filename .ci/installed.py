@@ -47,7 +47,8 @@ def check_files(dist: Path) -> None:
     shipped = {"README.md", "CITATION.cff", "docs/index.md", "mkdocs.yml", "tests/conftest.py"}
     require(shipped <= names, "the source package has documents and tests")
     kept = {name.rpartition("/")[2] for name in in_wheel if ".dist-info/licenses/" in name}
-    require(kept == {"LICENSE", "THIRD_PARTY_NOTICES.md"}, "the wheel has both licence files")
+    licences = {"LICENSE", "THIRD_PARTY_NOTICES.md", "uplot.LICENSE.txt"}
+    require(kept == licences, "the wheel has the licence files")
     require("stableprompt/py.typed" in in_wheel, "the wheel has py.typed")
     print(f"      {wheel.stat().st_size / 1e6:.1f} MB, source {source.stat().st_size / 1e6:.1f} MB")
 
