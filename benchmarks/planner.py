@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the same imports for sc
 
 import torch
 from peft import LoraConfig
-from transformers import LlamaConfig, LlamaForCausalLM
+from tests.fakes.shapes import config_of
+from transformers import LlamaForCausalLM
 
 from benchmarks.measure import machine
 from benchmarks.planner_fit import fit_and_judge
@@ -110,20 +111,8 @@ class Subject:
     """A model of random weights, as agent and as target."""
 
     def __init__(self, shape: Shape) -> None:
-        config = LlamaConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden,
-            intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=shape.head_size,
-            max_position_embeddings=2048,
-            tie_word_embeddings=shape.tied,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=0,
-        )
+        own = {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2}
+        config = config_of(shape, **own, pad_token_id=0)
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).eval().requires_grad_(False)
         assert sum(p.numel() for p in model.parameters()) == shape.parameters

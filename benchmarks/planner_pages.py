@@ -1,13 +1,9 @@
 """What benchmarks/planner.py found, as a page, as tables of docs/scaling.md, and as pictures."""
 
-import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
-
-import matplotlib
-from matplotlib.figure import Figure
 
 from benchmarks.planner_fit import work_of
 from benchmarks.planner_shapes import SHAPES
@@ -21,6 +17,7 @@ from benchmarks.planner_sweep import (
 )
 from stableprompt.planning.plan import DECISIONS, JUDGING, LEARNING, TARGET, WRITING
 from stableprompt.scaling.machines import MACHINES
+from stableprompt.studies.plots import svg_of
 
 _BILLION: Final = 1e9
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -262,7 +259,7 @@ def _fit_picture(points: Sequence[dict[str, Any]]) -> str:
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
 
-    return _svg("Predicted and measured; the band is 25 %", (7.0, 4.6), draw)
+    return svg_of("Predicted and measured; the band is 25 %", (7.0, 4.6), draw)
 
 
 def _size_picture(sizes: Sequence[Planned]) -> str:
@@ -286,19 +283,4 @@ def _size_picture(sizes: Sequence[Planned]) -> str:
         axes.grid(True, color="#dddddd", lw=0.6)
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
 
-    return _svg("A run by the size of its target", (7.5, 4.2), draw)
-
-
-def _svg(title: str, size: tuple[float, float], draw: Callable[[Any], None]) -> str:
-    """The same text for the same input and version of matplotlib."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rc("svg", hashsalt="stableprompt", fonttype="path")
-        matplotlib.rc("axes.spines", top=False, right=False)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(title, loc="left", fontweight="bold")
-        draw(axes)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return svg_of("A run by the size of its target", (7.5, 4.2), draw)

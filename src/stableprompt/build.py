@@ -31,7 +31,7 @@ from stableprompt.speakers import (
     share_of_calls,
     target_of,
 )
-from stableprompt.tasks.archive import CustomMetric, task_from_dict, task_to_dict
+from stableprompt.tasks.archive import CustomMetric, task_to_dict, unchecked_task
 from stableprompt.tasks.metrics.registry import require_available
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.budget import Budget, require_enough_budget, test_calls
@@ -134,7 +134,7 @@ def resume(
         ranks.first_keeps(lambda: held.enter_context(alone(path, f"the run in {path}")))
         content, settings = ranks.first_does(lambda: _what_was_written(path))
         # Whether it is what was written is asked below, part by part.
-        task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
+        task = unchecked_task(content, metric)
         changes: dict[str, Any] = {"limits": dict(limits or {})}
         if base_url is not None:
             changes["target"] = {"api": {"base_url": base_url}}

@@ -13,7 +13,7 @@ _NUMBERS: Final = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_R
 
 def process_count() -> int:
     """How many were launched together."""
-    return max(int(os.environ.get(name, "1")) for name in _COUNTS)
+    return max(int(os.environ.get(name) or 1) for name in _COUNTS)
 
 
 def process_number() -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from stableprompt.models.adapters import AdaptedModel
 from stableprompt.models.agent import AgentLLM
@@ -15,6 +15,7 @@ from stableprompt.scaling.memory import Memory
 from stableprompt.scaling.shapes import SHAPES, Shape
 from stableprompt.scaling.work import Held
 from tests.fakes.agents import make_loaded
+from tests.fakes.shapes import config_of
 
 RANK = 16
 
@@ -24,17 +25,7 @@ def shape(hidden: int, heads: int, kv_heads: int, inner: int, layers: int = 2) -
 
 
 def agent_of(shape: Shape, dtype: torch.dtype) -> AgentLLM:
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_size,
-        tie_word_embeddings=shape.tied,
-    )
-    loaded = make_loaded(model=LlamaForCausalLM(config).to(dtype).eval())
+    loaded = make_loaded(model=LlamaForCausalLM(config_of(shape)).to(dtype).eval())
     lora = LoraConfig(r=RANK, lora_alpha=32, target_modules="all-linear")
     return AgentLLM(loaded, AdaptedModel(loaded.model, lora, seed=0), temperature=1.0)
 

@@ -9,21 +9,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from stableprompt.errors import ConfigError
 from stableprompt.scaling.shapes import SHAPES, Shape, shape_named, shape_of_size
+from tests.fakes.shapes import config_of
 
 
 def parameters_of(shape: Shape) -> int:
     """Of the model itself, on a device without memory."""
-    kind = Qwen2Config if shape.kv_bias else LlamaConfig
-    config = kind(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_size,
-        tie_word_embeddings=shape.tied,
-    )
+    config = config_of(shape, Qwen2Config if shape.kv_bias else LlamaConfig)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())

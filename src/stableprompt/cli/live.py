@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from stableprompt.cli.amounts import BARS, PLAIN_BARS, dollars, duration, sparkline
@@ -84,12 +83,7 @@ class LiveView(ConsoleObserver):
         self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over = True
         self._live.transient = not self._steps  # a view that says nothing is not left behind
         self._live.stop()

@@ -296,9 +296,8 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
 def _bounds_in(path: Path, metric: "CustomMetric | None") -> "Bounds":
     """What the run in a folder will not exceed."""
     from stableprompt.config import make_config
-    from stableprompt.tasks.archive import task_from_dict
+    from stableprompt.tasks.archive import unchecked_task
 
     folder = RunFolder.open(path)
-    content = folder.read_json(TASK)
-    task = task_from_dict({k: v for k, v in content.items() if k != "fingerprint"}, metric)
+    task = unchecked_task(folder.read_json(TASK), metric)
     return bounds_of(task, make_config(folder.read_json(CONFIG)))

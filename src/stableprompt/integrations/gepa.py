@@ -6,7 +6,6 @@ has no place for another loop, so ``tune`` cannot be an engine of it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 from stableprompt.config import make_config
@@ -60,12 +59,7 @@ class TargetAdapter(Adapter):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

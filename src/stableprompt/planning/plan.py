@@ -12,7 +12,7 @@ from typing import Any, Final
 from stableprompt.build import require_possible
 from stableprompt.config import TuneConfig
 from stableprompt.models.targets.interface import Usage
-from stableprompt.models.targets.providers import is_api, target_price
+from stableprompt.models.targets.providers import FUNCTION_PREFIX, is_api, target_price
 from stableprompt.planning.sides import Sides
 from stableprompt.planning.tokens import PaperCount, reference_tokens, written_prompts
 from stableprompt.scaling.machines import MachineOrder
@@ -118,10 +118,8 @@ def plan_run(task: Task, config: TuneConfig, order: MachineOrder) -> RunPlan:
     )
     price = (0.0, 0.0) if served else target_price(config.target)
     paper = PaperRun(task, config, pattern, price).go()
-    decided = paper.seconds - paper.target_seconds - paper.num_steps * pattern.step_seconds
-    decisions = round(decided / pattern.decision_seconds)
     seconds = {name: _times(part, paper.num_steps) for name, part in step.items()}
-    seconds |= {DECISIONS: _times(deciding, decisions), TARGET: dict(clock.spent)}
+    seconds |= {DECISIONS: _times(deciding, paper.num_decisions), TARGET: dict(clock.spent)}
     shown = [p for p in Phase if p is not Phase.CURVE or config.selection.learning_curve]
     return RunPlan(
         at_most=most_calls(task, config).total,
@@ -172,7 +170,7 @@ def _answer_tokens(task: Task, config: TuneConfig, *, served: bool) -> float:
         return reference_tokens(task)
     if served or is_api(config.target):
         return 1.0 if config.target.api.labels == "auto" else reference_tokens(task)
-    return reference_tokens(task) if config.target.model.startswith("function:") else 0.0
+    return reference_tokens(task) if config.target.model.startswith(FUNCTION_PREFIX) else 0.0
 
 
 def _notes(task: Task, config: TuneConfig, order: MachineOrder, sides: Sides) -> Iterator[str]:

@@ -85,7 +85,7 @@ def curves_svg(
                 },
             )
 
-    return _svg(title, (7.5, 4.2), draw)
+    return svg_of(title, (7.5, 4.2), draw)
 
 
 def bars_svg(title: str, rows: Sequence[tuple[str, float, float, float]], xlabel: str) -> str:
@@ -126,7 +126,7 @@ def bars_svg(title: str, rows: Sequence[tuple[str, float, float, float]], xlabel
         axes.grid(True, axis="x")
         axes.set_xlabel(xlabel)
 
-    return _svg(title, (7.5, 1.2 + 0.36 * len(rows)), draw)
+    return svg_of(title, (7.5, 1.2 + 0.36 * len(rows)), draw)
 
 
 def _look(place: int) -> tuple[str, str]:
@@ -155,7 +155,17 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return [moved[place] for place in range(len(heights))]
 
 
-def _svg(title: str, size: tuple[float, float], draw: Callable[["Axes"], None]) -> str:
+def svg_of(title: str, size: tuple[float, float], draw: Callable[["Axes"], None]) -> str:
+    """A picture; the same text for the same input and version of matplotlib.
+
+    Args:
+        title: Above it.
+        size: Width and height in inches.
+        draw: Draws on the axes.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure

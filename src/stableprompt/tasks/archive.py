@@ -34,7 +34,7 @@ def task_to_dict(task: Task) -> dict[str, Any]:
 
 
 def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = None) -> Task:
-    """Take back what ``task_to_dict`` gave.
+    """Take back what ``task_to_dict`` gave, and check that it is that.
 
     Args:
         content: As it was written.
@@ -43,6 +43,22 @@ def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = Non
 
     Raises:
         ConfigError: the task has a metric of the user's own, and another or none was given.
+        RunError: the content is damaged, or was changed.
+    """
+    task = unchecked_task(content, metric)
+    if content.get("fingerprint", task.fingerprint()) != task.fingerprint():
+        raise RunError(
+            "the run's task.json is not as it was written: its fingerprint differs, so a text or "
+            "an answer was changed; put it back, or start a new run"
+        )
+    return task
+
+
+def unchecked_task(content: Mapping[str, Any], metric: CustomMetric | None = None) -> Task:
+    """The same, for who compares part by part what was written (``basis``).
+
+    Raises:
+        ConfigError: see ``task_from_dict``.
         RunError: the content is damaged.
     """
     if metric is not None and name_of(metric) != content.get("metric"):
@@ -51,7 +67,7 @@ def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = Non
             f"{name_of(metric)!r}; give the same one"
         )
     try:
-        task = _task(content, metric)
+        return _task(content, metric)
     except StablePromptError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -59,12 +75,6 @@ def task_from_dict(content: Mapping[str, Any], metric: CustomMetric | None = Non
             f"the run's task.json cannot be read ({type(error).__name__}: {error}): it is damaged, "
             "or of another version; start a new run"
         ) from error
-    if content.get("fingerprint", task.fingerprint()) != task.fingerprint():
-        raise RunError(
-            "the run's task.json is not as it was written: its fingerprint differs, so a text or "
-            "an answer was changed; put it back, or start a new run"
-        )
-    return task
 
 
 def _task(content: Mapping[str, Any], metric: CustomMetric | None) -> Task:

@@ -159,6 +159,7 @@ class PaperRun:
         seconds: Expected, from the first step on.
         target_seconds: How many of them the target takes.
         num_steps: That budget and limits pay for.
+        num_decisions: Of the anchor.
         cut_short: Whether a limit leaves too little for a step, selection and test.
     """
 
@@ -174,7 +175,7 @@ class PaperRun:
         self.usage = dict.fromkeys(Phase, Usage())
         self.ledger = Ledger()
         self.seconds = self.target_seconds = 0.0
-        self.num_steps = 0
+        self.num_steps = self.num_decisions = 0
         self.cut_short = False
         self._limits = Limits(
             config.limits,
@@ -229,6 +230,7 @@ class PaperRun:
             )
             self._ask(Phase.DECISIONS, pairs, round(self._pattern.share * sides * len(new)))
         self.seconds += self._pattern.decision_seconds
+        self.num_decisions += 1
         if len(order) < len(self._order):  # else they are validated: they need no race
             self._competing += self._pattern.share * sides
 
