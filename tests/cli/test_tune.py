@@ -216,6 +216,11 @@ def test_evaluate_run_on_other_data_leaves_out_what_the_run_has_seen(
     done = invoke("evaluate", "other.csv", *COLUMNS, "--run", "run")
     assert done.exit_code == 0, done.output
     assert "note: 1 of 7 test texts left out: the run was tuned on them" in done.stdout
+    text = Path("other.csv").read_text()
+    Path("other.csv").write_text(text.replace("message,", "body,", 1))
+    renamed = invoke("evaluate", "other.csv", "--text", "body", "--label", "team", "--run", "run")
+    assert renamed.exit_code == 2
+    assert "--text names 'body', the run's inputs were in 'message'" in renamed.stderr
 
 
 # --- other ways in ---

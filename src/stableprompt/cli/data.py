@@ -13,11 +13,14 @@ from stableprompt.cli.data_options import DataOptions
 from stableprompt.errors import ConfigError, DataError
 from stableprompt.runs.folder import TASK, RunFolder
 from stableprompt.tasks.archive import task_from_dict
+from stableprompt.tasks.formats import CHOICES
 from stableprompt.tasks.hub import HUB_PREFIX
 from stableprompt.tasks.loading import LoadOptions
 from stableprompt.tasks.named import is_named, load_named
+from stableprompt.tasks.placeholders import placeholder_name, placeholders
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
 from stableprompt.tasks.task import Task
+from stableprompt.tasks.wording import listed
 
 
 def load_task(data: str, given: DataOptions, *, seed: int, like: Task | None = None) -> Task:
@@ -123,6 +126,12 @@ def _options(given: DataOptions, seed: int, like: Task | None) -> LoadOptions:
         "seed": seed,
     }
     if like is not None:
+        known = sorted(placeholders(like.layout.layout) - {CHOICES})
+        if given.text and sorted(map(placeholder_name, given.text)) != known:
+            raise ConfigError(
+                f"--text names {listed(given.text)}, the run's inputs were in {listed(known)}: "
+                "give the columns of DATA the names that the run knows"
+            )
         options["kind"] = like.kind
         options["input_format"] = like.layout.layout
         options["choice_style"] = like.layout.choice_style
