@@ -1,5 +1,6 @@
 """A folder with data and a saved tiny model, and ways to call the command line in it."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def invoke_app(*arguments: object) -> Result:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved tiny model, agent and target of all runs here."""
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def unraisable_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted command leaves its own behind."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
 
 @pytest.fixture

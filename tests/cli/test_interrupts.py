@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: the first finishes the step, the second does not."""
 
+import gc
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,26 @@ def test_the_third_ends_a_process_that_hangs(monkeypatch: pytest.MonkeyPatch) ->
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGTERM)
     assert codes == [143]
+
+
+def test_what_it_finds_half_made_does_not_complain(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+
+    class HalfMade:
+        def __init__(self) -> None:
+            self.me = self  # until the collector comes
+            signal.raise_signal(signal.SIGTERM)
+            self.name = "whole"
+
+        def __del__(self) -> None:
+            assert self.name
+
+    with Interrupts(), pytest.raises(KeyboardInterrupt):
+        HalfMade()
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 class ScreenOfNotes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_a_whole_run(arguments: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "code", "at"),
-    [(signal.SIGINT, 130, " step 1 of 2, 0 s"), (signal.SIGTERM, 143, " loading models")],
+    [(signal.SIGINT, 130, " step 1 of 2, "), (signal.SIGTERM, 143, " loading models")],
 )
 def test_a_signal_leaves_the_terminal_as_it_was(
     arguments: list[str], tmp_path: Path, number: signal.Signals, code: int, at: str
@@ -77,7 +78,8 @@ def test_a_signal_leaves_the_terminal_as_it_was(
         assert sum(line.startswith("steps ") for line in frame) <= 1
     if number == signal.SIGINT:  # in a step, which was finished
         assert last[-1] == "interrupted; continue with: stableprompt tune --resume run"
-        assert "step 1 of 2, 0 s  (finishing the step; once more to stop at once)" in seen.output
+        stopping = r"step 1 of 2, \d s  \(finishing the step; once more to stop at once\)"
+        assert re.search(stopping, seen.output)
         assert len((tmp_path / "run" / "steps.jsonl").read_text().splitlines()) == 1
 
 

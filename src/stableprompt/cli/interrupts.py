@@ -4,8 +4,10 @@ The handlers are in place only inside the block, and only for the command line: 
 none, and asks its observer between two steps.
 """
 
+import logging
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
@@ -15,6 +17,7 @@ from stableprompt.launched import process_number
 if TYPE_CHECKING:
     from stableprompt.tuning.records import Observer, StepRecord
 
+_LOG: Final = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _TOLD: Final = b"\nfinishing the step; once more to stop at once\n"
 _HOPELESS: Final = 3  # signals
@@ -70,6 +73,7 @@ class Interrupts:
                 self._screen.leave()
             os._exit(self.exit_code)
         if self._seen > 1 or not self._in_step:
+            sys.unraisablehook = _left_half_made  # to the end of the command, which is near
             raise KeyboardInterrupt
         if self._screen is not None:
             self._screen.tell_stopping()
@@ -84,6 +88,13 @@ class Interrupts:
     def step_begins(self, begins: bool) -> None:
         """Say whether a step is under way from now on, which is worth to be finished."""
         self._in_step = begins
+
+
+def _left_half_made(complaint: "sys.UnraisableHookArgs") -> None:
+    """Objects that a signal found half made complain when they go; nobody can act on that."""
+    kind, value, trace = complaint.exc_type, complaint.exc_value, complaint.exc_traceback
+    if value is not None:
+        _LOG.debug("after the interruption: %r", complaint.object, exc_info=(kind, value, trace))
 
 
 class _Watched:

@@ -107,10 +107,12 @@ class LiveView(ConsoleObserver):
         self._first = self._done = first_step
         self._in_loop = first_step < steps
         self._first_at = self._since = self._clock()
+        self._draw_now()
 
     def on_phase(self, phase: str) -> None:
         """Something else begins; the loop is over, if there was one."""
         self._phase, self._in_loop, self._since = phase, False, self._clock()
+        self._draw_now()
 
     def on_step(self, record: "StepRecord") -> None:
         """Take over its figures; alarms stay above the view."""
@@ -120,6 +122,12 @@ class LiveView(ConsoleObserver):
         self._done = record.step + 1
         self._in_loop = self._done < self._steps
         self._since = self._clock()
+        self._draw_now()
+
+    def _draw_now(self) -> None:
+        """What has just begun is shown, however soon it is over."""
+        if self._live.is_started:
+            self._live.refresh()
 
     def _take(self, step: Mapping[str, Any]) -> None:
         self._last = step

@@ -248,7 +248,7 @@ def test_a_call_has_a_deadline_however_slowly_it_drips(open_target: Open, fault:
     target, _ = open_target(faults=rule, api={"timeout_seconds": 0.4})
     started = time.perf_counter()
     assert target.generate(say("x"), 8).texts == ("x",)
-    assert 0.4 <= time.perf_counter() - started < 3
+    assert 0.4 <= time.perf_counter() - started < 10
     assert target.traffic.retries == 1
 
 

@@ -95,8 +95,8 @@ def target_at(*servers: ApiServer, cache: Path | None = None, **api: Any) -> Api
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait, ten seconds at most."""
-    end = time.monotonic() + 10
+    """Wait, a minute at most."""
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -143,7 +143,7 @@ def test_one_that_holds_up_the_others_is_set_aside_and_tried_again(serve: Open) 
 
 
 def test_each_replica_has_slots_of_its_own(serve: Open) -> None:
-    servers = [serve(faults=taking(0.2)) for _ in range(2)]
+    servers = [serve(faults=taking(0.4)) for _ in range(2)]
     with closing(target_at(*servers, concurrency=3)) as target:
         started = time.monotonic()
         target.generate(say(24), 4)
@@ -152,7 +152,7 @@ def test_each_replica_has_slots_of_its_own(serve: Open) -> None:
         servers[1].close()
         target.generate(say(24), 4)
     assert [server.max_in_flight for server in servers] == [3, 3]
-    assert seconds < 24 / 3 * 0.2  # what one alone takes at least
+    assert seconds < 24 / 3 * 0.4  # what one alone takes at least
 
 
 def test_the_pace_is_that_of_each_replica(serve: Open) -> None:
@@ -228,7 +228,7 @@ def test_all_dead_is_said_as_of_one_server(serve: Open) -> None:
         started = time.monotonic()
         with pytest.raises(TargetError, match=r"cannot be reached.*resume the run when it is up"):
             target.generate(say(), 4)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # nobody is waited for
 
 
 def test_a_call_that_fails_everywhere_is_left_out_alone(serve: Open) -> None:
@@ -261,12 +261,12 @@ def test_what_one_answers_with_an_error_is_not_said_to_find_nobody() -> None:
 
 
 def test_a_replica_that_asks_for_a_rest_gets_it_and_the_other_goes_on(serve: Open) -> None:
-    tired = serve(faults=for_calls(lambda seen: rate_limit(2.0) if seen.attempt == 0 else None))
+    tired = serve(faults=for_calls(lambda seen: rate_limit(6.0) if seen.attempt == 0 else None))
     good = serve(faults=taking(0.01))
     with closing(target_at(tired, good)) as target:
         started = time.monotonic()
         assert target.generate(say(), 4).texts == TEXTS
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 5
     assert calls(tired) <= 8
 
 
