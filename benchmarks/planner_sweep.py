@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from stableprompt.config import make_config
 from stableprompt.planning.plan import TARGET, RunPlan, plan_run
-from stableprompt.scaling import parts, work
+from stableprompt.scaling import roles, work
 from stableprompt.scaling.machines import LINK_SHARE, PROCESS, SERVER, MachineOrder
 from stableprompt.tasks.bundled_tasks import load_bundled
 
@@ -83,12 +83,12 @@ def doubts() -> Iterator[tuple[str, float]]:
     usual = on_fewest(LARGEST, machine="h200").plan.total_seconds
     server, process = "SERVER", "PROCESS"
     changes: Mapping[str, tuple[Any, str, Any]] = {
-        "matrix products, this process": (parts, process, replace(PROCESS, flops=0.175)),
-        "memory bandwidth, this process": (parts, process, replace(PROCESS, bandwidth=0.3)),
-        "starting layers, this process": (parts, process, replace(PROCESS, layer_seconds=1e-3)),
-        "matrix products, server": (parts, server, replace(SERVER, flops=0.225)),
-        "memory bandwidth, server": (parts, server, replace(SERVER, bandwidth=0.35)),
-        "starting layers, server": (parts, server, replace(SERVER, layer_seconds=1e-4)),
+        "matrix products, this process": (roles, process, replace(PROCESS, flops=0.175)),
+        "memory bandwidth, this process": (roles, process, replace(PROCESS, bandwidth=0.3)),
+        "starting layers, this process": (roles, process, replace(PROCESS, layer_seconds=1e-3)),
+        "matrix products, server": (roles, server, replace(SERVER, flops=0.225)),
+        "memory bandwidth, server": (roles, server, replace(SERVER, bandwidth=0.35)),
+        "starting layers, server": (roles, server, replace(SERVER, layer_seconds=1e-4)),
         "links between devices": (work, "LINK_SHARE", LINK_SHARE / 2),
     }
     for name, (module, constant, value) in changes.items():

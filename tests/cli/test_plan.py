@@ -72,7 +72,7 @@ def test_tune_has_no_options_of_a_plan() -> None:
 
 def test_the_cost_model_needs_no_torch() -> None:
     code = (
-        "import sys, stableprompt.cli.machine_options, stableprompt.scaling.parts\n"
+        "import sys, stableprompt.cli.machine_options, stableprompt.scaling.roles\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'pydantic')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,7 +19,7 @@ from stableprompt.planning.plan import (
 from stableprompt.planning.tokens import PaperCount, tokens_of, written_prompts
 from stableprompt.scaling import memory
 from stableprompt.scaling.machines import MachineOrder
-from stableprompt.scaling.parts import WAITING
+from stableprompt.scaling.roles import WAITING
 from stableprompt.scaling.shapes import SHAPES
 from stableprompt.scaling.work import COMPUTE, Held
 from stableprompt.tasks.bundled_tasks import load_bundled

@@ -10,7 +10,7 @@ from stableprompt.scaling.machines import (
     Speed,
     parse_machines,
 )
-from stableprompt.scaling.parts import Asked, Elsewhere, InProcess, Served
+from stableprompt.scaling.roles import Asked, Elsewhere, InProcess, Served
 from stableprompt.scaling.shapes import SHAPES, Shape
 from stableprompt.scaling.work import (
     COMPUTE,

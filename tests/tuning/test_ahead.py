@@ -13,7 +13,7 @@ import torch
 from stableprompt import build
 from stableprompt.errors import TargetError
 from stableprompt.models.agent import AgentLLM
-from stableprompt.models.targets.ahead import Ahead
+from stableprompt.models.targets.ahead import UnderWay
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.collect import draw_examples
 from stableprompt.tuning.records import Silence
@@ -34,13 +34,13 @@ LONG: dict[str, Any] = {"steps": 3}
 def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What was sent ahead."""
     questions: list[Any] = []
-    begin = Ahead.begin
+    begin = UnderWay.begin
 
-    def noting(self: Ahead, question: Any, send: Any) -> None:
+    def noting(self: UnderWay, question: Any, send: Any) -> None:
         questions.append(question)
         begin(self, question, send)
 
-    monkeypatch.setattr(Ahead, "begin", noting)
+    monkeypatch.setattr(UnderWay, "begin", noting)
     yield questions
 
 

@@ -17,7 +17,7 @@ from stableprompt.planning.sides import Sides
 from stableprompt.planning.tokens import PaperCount, reference_tokens, written_prompts
 from stableprompt.scaling.machines import MachineOrder
 from stableprompt.scaling.memory import Memory
-from stableprompt.scaling.parts import Asked, Target
+from stableprompt.scaling.roles import Asked, Target
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.metrics.registry import JUDGE
 from stableprompt.tasks.task import Task

@@ -11,7 +11,7 @@ from stableprompt.planning.tokens import query_tokens
 from stableprompt.scaling import memory
 from stableprompt.scaling.machines import Machine, MachineOrder, parse_machines
 from stableprompt.scaling.memory import Memory
-from stableprompt.scaling.parts import Agent, Elsewhere, InProcess, Served, Step, Target
+from stableprompt.scaling.roles import Agent, Elsewhere, InProcess, Served, Step, Target
 from stableprompt.scaling.shapes import shape_named
 from stableprompt.scaling.work import Held
 from stableprompt.speakers import answers_elsewhere

@@ -34,7 +34,7 @@ class AsksAhead(Protocol):
         ...
 
 
-class Ahead:
+class UnderWay:
     """Answers under way, by question.
 
     One that fails is no answer: it is asked for again when it is wanted, so that what becomes of a

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from stableprompt.errors import TargetError
 from stableprompt.llm_config import TargetConfig
 from stableprompt.models.chat import Message
-from stableprompt.models.targets.ahead import Ahead
+from stableprompt.models.targets.ahead import UnderWay
 from stableprompt.models.targets.answer_cache import AnswerCache
 from stableprompt.models.targets.client import Reply
 from stableprompt.models.targets.dialect import logprobs_by_id
@@ -66,7 +66,7 @@ class ApiTarget:
             cache.close()
             raise
         self.traffic, self.dialect = self._servers.traffic, self._servers.dialect
-        self._ahead = Ahead(self.traffic)
+        self._ahead = UnderWay(self.traffic)
 
     def close(self) -> None:
         """Hang up; it answers no more."""

@@ -1,4 +1,4 @@
-"""The parts of a run as work on some devices: what the agent does in a step, what a target does."""
+"""The roles of a run as work on some devices: what the agent does in a step, what a target does."""
 
 import math
 from collections.abc import Mapping
