@@ -4,10 +4,11 @@ The command line, the settings file (TOML or YAML) and ``config.json`` in the ru
 this model. Unknown keys are errors. Values never change after construction.
 """
 
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from stableprompt.config_errors import explain
 from stableprompt.errors import ConfigError
 from stableprompt.llm_config import AgentConfig as AgentConfig
 from stableprompt.llm_config import Dtype as Dtype
@@ -254,30 +255,4 @@ def make_config(*layers: dict[str, Any], preset: str = "default") -> TuneConfig:
     try:
         return TuneConfig.model_validate(merge(PRESETS[preset], method, given))
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
-
-
-_LONGEST_SHOWN: Final = 200
-# Where a key may stand by mistake; what was found is not shown.
-_SECRETS: Final = {
-    "base_url": "it must be http:// or https:// and a host, without user, password, ? and spaces; "
-    "in a list each server once; keys are read from the environment (key_variable)",
-    "key_variable": "it must be the name of an environment variable, not the key itself: letters, "
-    "digits and _",
-}
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem, on one line, with the setting's dotted name."""
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    what = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        return f"setting {where!r} does not exist; config.json of any run lists them all"
-    if not where:
-        return what
-    if (secret := _SECRETS.get(where.rpartition(".")[2])) is not None:
-        return f"setting {where!r}: {secret}"
-    found = repr(problem["input"])
-    found = found if len(found) <= _LONGEST_SHOWN else f"{found[:_LONGEST_SHOWN]}…"
-    return f"setting {where!r}: {what}, found {found}"
+        raise ConfigError(explain(error, TuneConfig)) from error

@@ -40,12 +40,12 @@ CASES: dict[str, tuple[list[str], str]] = {
     "empty seed prompt": (["tune", "support", "--seed-prompt", " "], "the seed prompt is empty"),
     "unknown setting": (
         ["tune", "support", "--set", "ppo.lr=1"],
-        "setting 'ppo.lr' does not exist",
+        "setting 'ppo.lr' does not exist; ppo has learning, learning_rate, ",
     ),
     "setting without a value": (["tune", "support", "--set", "steps"], "--set 'steps' must look"),
     "setting out of range": (
         ["tune", "support", "--set", "ppo.clip_range=-1"],
-        "setting 'ppo.clip_range': Input should be greater than 0, found -1",
+        "setting 'ppo.clip_range': must be more than 0, found -1",
     ),
     "negative seed": (["tune", "support", "--seed", "-1"], "setting 'seed'"),
     "unknown method": (["tune", "support", "--method", "dpo"], "method 'dpo' is unknown; use one"),
