@@ -241,7 +241,7 @@ def _run(
         judge_price=judge_price(config),
         kept=test_calls(task, config),
         selection=Budget(config, len(task.validation)).selection,
-        tell=observer.on_note,
+        listener=observer,
     )
     scorer.limits.agree = ranks.agree
     markup = markup_of(agent, target)

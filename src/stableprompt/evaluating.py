@@ -73,7 +73,7 @@ def evaluate_with(
     with closing(make_scorer(fitting, config, target)) as scorer:
         tell_of_replicas(target, scorer.judge, observer)
         price, of_judge = target_price(config.target), judge_price(config)
-        scorer.limits = Limits(config.limits, price, judge_price=of_judge, tell=observer.on_note)
+        scorer.limits = Limits(config.limits, price, judge_price=of_judge, listener=observer)
         score = scorer.score(task.seed_prompt, examples, Purpose.TEST)
     for note in notes_on_cost(scorer):
         observer.on_note(note)

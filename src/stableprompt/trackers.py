@@ -95,6 +95,11 @@ class Trackers:
         if self._observer is not None:
             self._observer.on_note(note)
 
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """Pass it on; trackers have the figures of whole steps."""
+        if self._observer is not None:
+            self._observer.on_calls(calls, dollars)
+
     def stop_asked(self) -> bool:
         """Whether the other observer wants the run to stop."""
         return self._observer is not None and self._observer.stop_asked()

@@ -96,7 +96,7 @@ def test_a_run_is_seven_lines(shown: Shown) -> None:
         "reward  mean +1.000  best +1.500  seed +0.500  ▁▅█",
         "leader  Name the colour",
         "anchor  roll back after step 2; so far 0 update, 1 roll back; KL 0.021",
-        "calls   120 in the steps, at most 400 in all (30%); $0.75 of $2.50",
+        "calls   120 of at most 400 (30%); $0.75 of $2.50",
         # 20 s each, seven steps, five seconds of one are over.
         "time    1 min 15 s (limit 2 h 0 min); steps done in about 2 min 15 s",
     ]
@@ -113,6 +113,19 @@ def test_selection_and_test_are_seen(shown: Shown) -> None:
     assert "steps done" not in lines[-1]
 
 
+def test_calls_are_seen_while_a_step_waits_for_them(shown: Shown) -> None:
+    shown.view.of_run(Path("none"), lambda: Bounds(400, 2.5))
+    with shown.view as view:
+        view.on_start(0, 2)
+        view.on_calls(64, 0.125)
+        assert "calls   64 of at most 400 (16%); $0.12 of $2.50" in shown.lines()
+        view.on_step(replace(RECORD, step=0, target_calls=70, dollars=0.25))
+        assert "calls   70 of at most 400 (18%); $0.25 of $2.50" in shown.lines()
+        view.on_phase("choosing the prompt on validation")
+        view.on_calls(400, 2.0)
+    assert "calls   400 of at most 400 (100%); $2.00 of $2.50" in shown.lines()
+
+
 def test_what_a_run_does_not_have_is_not_shown(shown: Shown) -> None:
     with shown.view as view:
         view.on_start(0, 2)
@@ -121,7 +134,7 @@ def test_what_a_run_does_not_have_is_not_shown(shown: Shown) -> None:
     assert "anchor" not in names
     assert names["leader"] == "leader  none yet"
     assert names["reward"].startswith("reward  mean -  best +1.500")
-    assert names["calls"] == "calls   10 in the steps"
+    assert names["calls"] == "calls   10 so far"
 
 
 def test_notes_and_alarms_stay_above_it(shown: Shown) -> None:

@@ -7,7 +7,7 @@ import pytest
 from stableprompt.llm_config import LimitsConfig
 from stableprompt.models.targets.interface import Usage
 from stableprompt.scoring.ledger import Ledger, Purpose
-from stableprompt.scoring.limits import Limits
+from stableprompt.scoring.limits import Limits, Nobody
 
 
 def spent(calls: int = 0, read: int = 0, written: int = 0) -> Ledger:
@@ -119,11 +119,24 @@ def test_the_tightest_limit_counts() -> None:
 
 
 def test_a_half_and_four_fifths_are_said_once() -> None:
-    told: list[str] = []
-    few = Limits(LimitsConfig(max_target_calls=100, max_tokens=10_000), tell=told.append)
+    class Listening(Nobody):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+            self.costs: list[tuple[int, float | None]] = []
+
+        def on_note(self, note: str) -> None:
+            self.notes.append(note)
+
+        def on_calls(self, calls: int, dollars: float | None) -> None:
+            self.costs.append((calls, dollars))
+
+    heard = Listening()
+    given = LimitsConfig(max_target_calls=100, max_tokens=10_000)
+    few = Limits(given, (1e6, 0.0), listener=heard)
     for calls in (10, 49, 50, 60, 79, 80, 99):
         few.watch(spent(calls, read=calls))
-    assert told == [
+    assert heard.costs == [(n, n) for n in (10, 49, 50, 60, 79, 80, 99)]
+    assert heard.notes == [
         "50% of limits.max_target_calls used: 50 of 100",
         "80% of limits.max_target_calls used: 80 of 100",
     ]

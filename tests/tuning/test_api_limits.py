@@ -39,9 +39,13 @@ class Notes(Silence):
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.calls: list[int] = []
 
     def on_note(self, note: str) -> None:
         self.notes.append(note)
+
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        self.calls.append(calls)
 
 
 def start(
@@ -190,6 +194,10 @@ def test_a_half_and_four_fifths_are_told_once(tmp_path: Path) -> None:
         limits = {"max_target_calls": 300, "max_tokens": 100_000}
         result = start(server, tmp_path / "run", limits, notes=notes, api={"concurrency": 1})
     assert result.target_calls >= 240
+    # After each portion of four calls, many times in a step.
+    assert notes.calls == sorted(notes.calls)
+    assert notes.calls[-1] == result.target_calls
+    assert len(set(notes.calls)) > 60 > 8 * 3
     early = [note for note in notes.notes if " steps: " in note]
     assert early == [f"3 of 8 steps: {KEPT}"]
     notes.notes.remove(early[0])

@@ -123,6 +123,10 @@ class _Watched:
         """Pass on."""
         self._observer.on_note(note)
 
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """Pass on."""
+        self._observer.on_calls(calls, dollars)
+
     def stop_asked(self) -> bool:
         """Whether there was a signal."""
         return self._interrupts.asked or self._observer.stop_asked()

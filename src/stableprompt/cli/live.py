@@ -64,6 +64,8 @@ class LiveView(ConsoleObserver):
         self._phase = "starting"
         self._in_loop = self._stopping = self._over = False
         self._last: Mapping[str, Any] = {}
+        self._calls = 0
+        self._dollars: float | None = None
         self._rewards: list[float] = []
         self._decisions: Counter[str] = Counter()
         self._decided = ""
@@ -129,8 +131,13 @@ class LiveView(ConsoleObserver):
         if self._live.is_started:
             self._live.refresh()
 
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """Take them over, for the next drawing."""
+        self._calls, self._dollars = calls, dollars
+
     def _take(self, step: Mapping[str, Any]) -> None:
         self._last = step
+        self._calls, self._dollars = step["target_calls"], step["dollars"]
         if step["mean_reward"] is not None:
             self._rewards.append(step["mean_reward"])
         if anchor := step["anchor"]:
@@ -210,11 +217,9 @@ class LiveView(ConsoleObserver):
         return "; ".join(parts)
 
     def _spent(self) -> str:
-        calls, most = self._last.get("target_calls", 0), self._known.calls
-        told = f"{calls} in the steps"
-        if most:
-            told += f", at most {most} in all ({calls / most:.0%})"
-        spent, limit = self._last.get("dollars"), self._known.dollars
+        calls, most = self._calls, self._known.calls
+        told = f"{calls} of at most {most} ({calls / most:.0%})" if most else f"{calls} so far"
+        spent, limit = self._dollars, self._known.dollars
         if limit is not None:
             return f"{told}; ${dollars(spent or 0.0)} of ${dollars(limit)}"
         return f"{told}; ${dollars(spent)}" if spent else told

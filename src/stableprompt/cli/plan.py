@@ -60,6 +60,7 @@ def _memory(memory: "Memory") -> "Table":
         table.add_row(name, _gigabytes(size))
     for name, size in memory.passing.items():
         table.add_row(f"while {name}", _gigabytes(size))
+    table.add_row("driver, gaps between blocks", _gigabytes(memory.held_back))
     table.add_section()
     fits = "fits" if memory.fits else "DOES NOT FIT"
     of = f"{_gigabytes(memory.needed)} of {_gigabytes(memory.size)}"

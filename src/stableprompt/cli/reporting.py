@@ -67,6 +67,9 @@ class ConsoleObserver:
         """Say what was done to the data."""
         self._console.print(f"note: {on_one_line(note)}")
 
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """Say nothing: a line for each would drown the steps."""
+
     def stop_asked(self) -> bool:
         """Go on; interrupts are another's, see ``cli/interrupts.py``."""
         return False

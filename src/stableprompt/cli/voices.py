@@ -268,6 +268,9 @@ class _JsonEvents:
         """The line of ``steps.jsonl``."""
         self._tell("step", **asdict(record))
 
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """Say nothing: steps and result have them."""
+
     def stop_asked(self) -> bool:
         """Go on; interrupts are another's."""
         return False

@@ -126,9 +126,17 @@ class Memory:
 
     @property
     def needed(self) -> float:
-        """At the peak, with what is taken to be lost."""
-        most = max(self.passing.values(), default=0.0)
-        return (sum(self.lasting.values()) + most) * (1 + FRAGMENTED) + ASIDE
+        """At the peak, with what is held back."""
+        return self._used + self.held_back
+
+    @property
+    def held_back(self) -> float:
+        """For the driver and the libraries, and what is lost between blocks."""
+        return self._used * FRAGMENTED + ASIDE
+
+    @property
+    def _used(self) -> float:
+        return sum(self.lasting.values()) + max(self.passing.values(), default=0.0)
 
     @property
     def fits(self) -> bool:

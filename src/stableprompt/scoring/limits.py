@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from stableprompt.errors import StablePromptError
 from stableprompt.llm_config import LimitsConfig
@@ -14,6 +14,26 @@ _WARNED_AT: Final = (0.5, 0.8)
 
 class LimitReached(StablePromptError):
     """A limit of the run leaves no room for the next call; what was answered before is known."""
+
+
+class Listener(Protocol):
+    """Who is told what a run has cost so far."""
+
+    def on_note(self, note: str) -> None:
+        """A half or four fifths of a limit are used up, or a call failed for good."""
+
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """So many target calls were made, and cost so much; None: nobody knows a price."""
+
+
+class Nobody:
+    """A listener that hears nothing."""
+
+    def on_note(self, note: str) -> None:
+        """Ignore."""
+
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """Ignore."""
 
 
 class Limits:
@@ -30,7 +50,7 @@ class Limits:
         judge_price: Of the judge's; None: unknown, or there is none.
         kept: Calls to keep free for the final reading of test.
         selection: Calls that training keeps free for the choice of the prompt, too.
-        tell: Told when a half and four fifths of a limit are used up.
+        listener: Told what was used up.
         clock: Seconds.
 
     Attributes:
@@ -48,13 +68,13 @@ class Limits:
         judge_price: Price | None = None,
         kept: int = 0,
         selection: int = 0,
-        tell: Callable[[str], None] = lambda note: None,
+        listener: Listener | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config, self.kept = config, kept
         self.price, self.judge_price = price, judge_price
         self.selection = selection
-        self.tell = tell
+        self.listener = listener or Nobody()
         self._clock, self._started = clock, clock()
         self.waited = 0.0
         self.steps = 0
@@ -126,7 +146,8 @@ class Limits:
         return known and room is not None and room >= 2 * calls
 
     def watch(self, ledger: Ledger) -> None:
-        """Say when a half, and when four fifths of a limit are used up."""
+        """Say what was asked, and when a half, and when four fifths of a limit are used up."""
+        self.listener.on_calls(ledger.total_calls, self.dollars(ledger))
         used = self._used(ledger)
         if (most := self._config.max_target_calls) is not None:
             used["max_target_calls"] = (float(most), float(ledger.total_calls))
@@ -134,7 +155,9 @@ class Limits:
             passed = max((share for share in _WARNED_AT if spent >= share * limit), default=0.0)
             if passed > self._warned.get(name, 0.0):
                 self._warned[name] = passed
-                self.tell(f"{passed:.0%} of limits.{name} used: {spent:.6g} of {limit:.6g}")
+                self.listener.on_note(
+                    f"{passed:.0%} of limits.{name} used: {spent:.6g} of {limit:.6g}"
+                )
 
     def reached(self, ledger: Ledger) -> LimitReached:
         """The error for it."""

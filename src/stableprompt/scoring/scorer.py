@@ -296,7 +296,8 @@ class Scorer(Accounts):
             if failed:
                 self.trouble = " ".join(next(iter(failed.values())).split())[:_SHORT]
                 if not any(self.ledger.failed.values()):
-                    self.limits.tell(f"a call failed for good and is left out: {self.trouble}")
+                    told = f"a call failed for good and is left out: {self.trouble}"
+                    self.limits.listener.on_note(told)
             calls = len(portion) - len(failed)
             self.ledger.add_target(
                 purpose, usage, calls=calls, failed=len(failed), unmatched=unmatched
@@ -311,6 +312,7 @@ class Scorer(Accounts):
                 self._rate(
                     [asked[n][1] for n, _ in known], [self._read(t) for _, t in known], purpose
                 )
+            self.limits.watch(self.ledger)
             answered |= {n: place not in failed for place, n in enumerate(portion)}
             numbers = worth_asking(asked, answered, numbers[len(portion) :])
 

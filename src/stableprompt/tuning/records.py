@@ -152,6 +152,10 @@ class Observer(Protocol):
     def on_note(self, note: str) -> None:
         """Something was done to the data that the user should know of."""
 
+    def on_calls(self, calls: int, dollars: float | None) -> None:
+        """So many target calls were made since the start of the run, and cost so much; several
+        times in a step. None: nobody knows a price."""
+
     def stop_asked(self) -> bool:
         """Whether to stop here, resumable: asked after each step, when it is written down."""
 
@@ -169,6 +173,9 @@ class Silence:
         """Ignore."""
 
     def on_note(self, note: str) -> None:
+        """Ignore."""
+
+    def on_calls(self, calls: int, dollars: float | None) -> None:
         """Ignore."""
 
     def stop_asked(self) -> bool:
