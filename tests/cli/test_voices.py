@@ -97,6 +97,20 @@ def test_quiet_prints_the_prompt_and_one_line_on_stderr(tmp_path: Path, model: P
     ]
 
 
+def test_a_score_is_told_in_the_same_ways(invoke: Invoke, model: Path) -> None:
+    asked = ("evaluate", "rows.csv", *COLUMNS, "--prompt", "Sort it.", "--target", model)
+    plain, quiet, as_json = (invoke(*asked, *how) for how in ((), ("--quiet",), ("--json",)))
+    assert (plain.exit_code, quiet.exit_code, as_json.exit_code) == (0, 0, 0), plain.output
+    told = events(as_json)[-1]
+    score, n = told["score"], told["n"]
+    assert told["event"] == "score" and told["low"] < score < told["high"]
+    assert (told["split"], told["metric"], n) == ("test", "accuracy", 18)
+    assert re.fullmatch(r"[\d.]+\n", quiet.stdout)
+    assert float(quiet.stdout) == pytest.approx(score, abs=1e-6)
+    assert f"accuracy on test: {score:.3f} [" in plain.stdout
+    assert f"majority class: {told['trivial_score']:.3f}" in plain.stdout
+
+
 def test_both_at_once_are_refused(invoke: Invoke) -> None:
     done = invoke("tune", "support", "--quiet", "--json")
     assert done.exit_code == 2

@@ -32,7 +32,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     [
         (f"{DATA} --max-calls 5", "No such option: --max-calls"),
         (f"{DATA} --set ppo.learning_rat=0.1", "'ppo.learning_rat' does not exist"),
-        (f"{DATA} --set ppo.learning_rate=-1", "greater than 0"),
+        (f"{DATA} --set ppo.learning_rate=-1", "more than 0"),
         (f"{DATA} --method apo", "method 'apo' is unknown"),
         ("stableprompt tune missing.csv --text message --label team", "missing.csv"),
         ("stableprompt tune tickets.csv --text massage --label team", "massage"),

@@ -17,12 +17,8 @@ from stableprompt.cli.data_options import (
     MetricOption,
     TextOption,
 )
-from stableprompt.cli.reporting import (
-    ConsoleObserver,
-    figure,
-    one_line_errors,
-    trivial_name,
-)
+from stableprompt.cli.reporting import one_line_errors
+from stableprompt.cli.run_options import JsonOption
 from stableprompt.cli.settings import parse_assignments
 from stableprompt.cli.target_options import (
     BaseUrlOption,
@@ -30,7 +26,7 @@ from stableprompt.cli.target_options import (
     TargetOption,
     target_layers,
 )
-from stableprompt.cli.terminal import make_console, on_one_line
+from stableprompt.cli.voices import Voice, choose_voice
 from stableprompt.errors import ConfigError, RunError
 from stableprompt.runs.folder import CONFIG, RESULT, TASK, RunFolder
 
@@ -62,6 +58,10 @@ def command(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as in --set dtype=float32.")
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the score alone; errors go to stderr.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score one prompt on labelled examples.
 
@@ -74,18 +74,19 @@ def command(
     if prompt is not None and not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
     options = DataOptions(text, label, choices, kind, metric, data_dir, limit)
-    _evaluate(data, options, layers, split, prompt=prompt, run=run, function=function)
+    voice = choose_voice(quiet=quiet, as_json=as_json)
+    asked = (prompt, run, split)
+    _evaluate(data, options, layers, asked, function=function, voice=voice)
 
 
 def _evaluate(
     data: str,
     options: DataOptions,
     layers: list[dict[str, Any]],
-    split: Split,
+    asked: tuple[str | None, Path | None, Split],
     *,
-    prompt: str | None,
-    run: Path | None,
     function: Any,
+    voice: Voice,
 ) -> None:
     # These load numpy and pydantic, which --help does without.
     from stableprompt.cli.data import custom_metric, load_task
@@ -93,6 +94,7 @@ def _evaluate(
     from stableprompt.tasks.archive import unseen
     from stableprompt.tasks.task import notes_on_prompt
 
+    prompt, run, split = asked
     settings = make_config(*layers)  # a typing error shows before a model is loaded
     given = merge(*layers)
     if run is None:
@@ -108,18 +110,13 @@ def _evaluate(
     from stableprompt import evaluating
 
     task = replace(task, seed_prompt=str(prompt))  # what is wrong with it shows before torch does
-    console = make_console()
-    for note in (*task.notes, *notes_on_prompt(task.seed_prompt, task.fields)):
-        console.print(f"note: {on_one_line(note)}")
-    watcher = ConsoleObserver(console)
     if function is not None:
         given = merge(given, {"target": {"model": function}})
-    estimate = evaluating.evaluate(task, str(prompt), split=split, observer=watcher, **given)
-    trivial = task.trivial_score(split)
-    console.print(f"{estimate.metric} on {split}: {figure(estimate)}")
-    if trivial is not None:
-        near = "; the prompt is not clearly above it" if estimate.low <= trivial else ""
-        console.print(f"{trivial_name(task.kind)}: {trivial:.3f}{near}")
+    with voice.scoring() as observer:
+        for note in (*task.notes, *notes_on_prompt(task.seed_prompt, task.fields)):
+            observer.on_note(note)
+        score = evaluating.evaluate(task, str(prompt), split=split, observer=observer, **given)
+    voice.show_score(score, task, split)
 
 
 def _as_in_run(run_dir: Path, metric: "CustomMetric | None") -> tuple[str, "Task", dict[str, Any]]:

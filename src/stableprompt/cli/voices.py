@@ -11,7 +11,14 @@ from stableprompt.cli.estimate import print_estimate
 from stableprompt.cli.interrupts import Screen
 from stableprompt.cli.live import Bounds, LiveView
 from stableprompt.cli.plan import print_plan
-from stableprompt.cli.reporting import ConsoleObserver, print_summary, spaced, verdict
+from stableprompt.cli.reporting import (
+    ConsoleObserver,
+    figure,
+    print_summary,
+    spaced,
+    trivial_name,
+    verdict,
+)
 from stableprompt.cli.terminal import (
     can_redraw,
     hand_over,
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
 
     from stableprompt.estimating import RunEstimate
     from stableprompt.planning.plan import RunPlan
+    from stableprompt.tasks.splits import SplitName
+    from stableprompt.tasks.statistics import Estimate
     from stableprompt.tasks.task import Task
     from stableprompt.tuning.records import Observer, StepRecord, TuneResult
 
@@ -87,6 +96,12 @@ class Voice(Protocol):
 
     def show_plan(self, plan: "RunPlan") -> None:
         """Say what a run would take on machines that are not here."""
+
+    def scoring(self) -> "AbstractContextManager[Observer]":
+        """Whom to tell what takes a while before a prompt's score is known."""
+
+    def show_score(self, score: "Estimate", task: "Task", split: "SplitName") -> None:
+        """Say what a prompt's score is."""
 
 
 def choose_voice(*, quiet: bool, as_json: bool) -> Voice:
@@ -162,6 +177,17 @@ class ForPeople:
         """More tables."""
         print_plan(self._console, plan)
 
+    def scoring(self) -> "AbstractContextManager[Observer]":
+        """Lines."""
+        return nullcontext(ConsoleObserver(self._console))
+
+    def show_score(self, score: "Estimate", task: "Task", split: "SplitName") -> None:
+        """With its interval, beside that of the best constant answer."""
+        self._console.print(f"{score.metric} on {split}: {figure(score)}")
+        if (trivial := task.trivial_score(split)) is not None:
+            near = "; the prompt is not clearly above it" if score.low <= trivial else ""
+            self._console.print(f"{trivial_name(task.kind)}: {trivial:.3f}{near}")
+
 
 class _ForPrograms:
     """Nothing but what was asked for comes to stdout; what others print there goes to stderr."""
@@ -183,6 +209,10 @@ class _ForPrograms:
         """Nobody."""
         return self.telling(Path(), Bounds)
 
+    def scoring(self) -> "AbstractContextManager[Observer]":
+        """As for a run."""
+        return self.telling(Path(), Bounds)
+
 
 class Quiet(_ForPrograms):
     """The prompt on stdout, as it is; one line on stderr."""
@@ -200,6 +230,10 @@ class Quiet(_ForPrograms):
         """The tables: they were asked for."""
         print_plan(make_console(), plan)
 
+    def show_score(self, score: "Estimate", task: "Task", split: "SplitName") -> None:
+        """The number alone."""
+        hand_over(f"{score.score:.6g}")
+
 
 class Nobody(_ForPrograms):
     """Of a process that shares a run: the first one speaks for all."""
@@ -211,6 +245,9 @@ class Nobody(_ForPrograms):
         """Say nothing."""
 
     def show_plan(self, plan: "RunPlan") -> None:
+        """Say nothing."""
+
+    def show_score(self, score: "Estimate", task: "Task", split: "SplitName") -> None:
         """Say nothing."""
 
 
@@ -244,6 +281,12 @@ class Json(_ForPrograms):
     def show_plan(self, plan: "RunPlan") -> None:
         """All of it."""
         hand_over_json({"event": "plan", **plan.to_dict()})
+
+    def show_score(self, score: "Estimate", task: "Task", split: "SplitName") -> None:
+        """Score, interval and n, and what the best constant answer scores."""
+        trivial = task.trivial_score(split)
+        told = {"split": split, **asdict(score), "trivial_score": trivial}
+        hand_over_json({"event": "score", **told})
 
 
 class _JsonEvents:
