@@ -12,6 +12,7 @@ from stableprompt.models.targets.providers import (
     endpoints_of,
     is_api,
     key_of,
+    require_ready,
     target_price,
 )
 
@@ -60,6 +61,57 @@ def test_the_provider_is_cut_off_the_name() -> None:
 def test_no_provider_is_told_which_there_are() -> None:
     with pytest.raises(ConfigError, match=r"names no provider; .*openai, .*--base-url"):
         endpoints_of("nobody/model", config("x").api)
+
+
+@pytest.mark.parametrize(
+    ("model", "meant"),
+    [
+        ("opnai/gpt-4o-mini", "openai/gpt-4o-mini"),
+        ("Opneai/gpt-4o-mini", "openai/gpt-4o-mini"),
+        ("antropic/claude", "anthropic/claude"),
+        ("olama/llama3", "ollama/llama3"),
+    ],
+)
+def test_a_slip_in_a_providers_name_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"did you mean {meant}\\? .* 'hub:{model}'"):
+        require_ready(config(model))
+    require_ready(config(f"hub:{model}"))
+    (tmp_path / model).mkdir(parents=True)
+    require_ready(config(model))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "smollm2-135m",
+        "mistralai/Mistral-7B-Instruct-v0.3",
+        "deepseek-ai/DeepSeek-V3",
+        "openai-community/gpt2",
+        "togethercomputer/x",
+        "fireworks-ai/x",
+        "xai-org/grok-1",
+        "lmstudio-community/x",
+        "allenai/OLMo-2-1B",
+        "google/gemma-2-9b-it",
+        "meta-llama/Llama-3.1-8B",
+        "ollama/llama3",
+        "function:answer",
+        "/no/folder",
+    ],
+)
+def test_who_publishes_on_the_hub_is_no_slip(model: str) -> None:
+    require_ready(config(model))
+
+
+def test_a_missing_key_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="the environment has no OPENAI_API_KEY"):
+        require_ready(config("openai/gpt-4o-mini"))
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    require_ready(config("openai/gpt-4o-mini"))
 
 
 def test_the_key_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

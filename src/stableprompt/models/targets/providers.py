@@ -7,6 +7,7 @@ All of them speak OpenAI's chat-completions protocol; another server that does i
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.llm_config import ApiConfig, TargetConfig
 
 FUNCTION_PREFIX: Final = "function:"
+_A_SLIP: Final = 0.82
 NO_KEY: Final = "none"
 """What is sent to a server that asks for no key."""
 
@@ -115,6 +117,28 @@ def key_of(endpoint: Endpoint) -> str:
             f"{endpoint.key_variable}; set it (keys are read from nowhere else)"
         )
     return key
+
+
+def require_ready(config: TargetConfig) -> None:
+    """Check what can be known of a target before anything is loaded or asked.
+
+    Raises:
+        ConfigError: its provider is misspelt, or the environment has no key for it.
+    """
+    if is_api(config):
+        for endpoint in endpoints_of(config.model, config.api):
+            key_of(endpoint)
+        return
+    provider, slash, rest = config.model.partition("/")
+    if not (slash and rest) or ":" in provider or os.path.isdir(os.path.expanduser(config.model)):
+        return
+    close = get_close_matches(provider.lower(), PROVIDERS, n=1, cutoff=_A_SLIP)
+    # Many who publish on the hub are called like their API and more, as mistralai.
+    if close and not provider.lower().startswith(close[0]):
+        raise ConfigError(
+            f"no provider and no folder is called {provider!r}: did you mean "
+            f"{close[0]}/{rest}? A hub id of that name is 'hub:{config.model}'"
+        )
 
 
 def price_of(model: str, config: ApiConfig) -> tuple[float, float] | None:
