@@ -6,9 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from stableprompt.cli import app
+from stableprompt.cli.run_options import DEFAULTS
+from stableprompt.config import make_config
 from stableprompt.presets import METHODS
 from stableprompt.tasks.benchmarks.entries import benchmark_names, families
 from stableprompt.tasks.bundled_cards import bundled_names
@@ -82,6 +87,26 @@ def test_the_check_catches_whoever_imports_torch() -> None:
     done = run_without_torch("doctor")  # looks at the devices that torch sees
     assert done.returncode != 0
     assert "torch" in done.stderr
+
+
+def test_help_says_the_defaults_of_the_settings() -> None:
+    for name, told in DEFAULTS.items():
+        found: Any = make_config()
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert told == str(found)
+
+
+def test_no_help_text_loses_what_stands_in_brackets() -> None:
+    """They are markup, and vanish; a default has an argument of its own."""
+    told = {
+        (name, parameter.name): getattr(parameter, "help", None) or ""
+        for name, command in vars(get_command(app))["commands"].items()
+        for parameter in command.params
+    }
+    assert len(told) > 100
+    assert [where for where, text in told.items() if "[" in text] == []
+    assert "[default: (runs/DATA-TIME)]" in " ".join(invoke_app("tune", "--help").output.split())
 
 
 @pytest.mark.parametrize(

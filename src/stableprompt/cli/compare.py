@@ -60,31 +60,36 @@ def _join_lists(args: Sequence[str]) -> list[str]:
     return joined
 
 
+_OF_METHODS: Final = (
+    f"Of {', '.join(METHODS)}; peers: {', '.join(PEER_NAMES)}. With settings of its own: "
+    "appo:anchor.kind=fixed,ppo.learning_rate=0.003"
+)
+
+
 @one_line_errors
 def command(
     data: Annotated[
         list[str] | None,
         typer.Argument(help="One file, hub:ID, or names of tasks (stableprompt tasks)."),
     ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Of {', '.join(METHODS)}; peers: {', '.join(PEER_NAMES)}. With settings of its "
-            "own: appo:anchor.kind=fixed,ppo.learning_rate=0.003"
-        ),
+    methods: Annotated[str | None, typer.Option(help=_OF_METHODS)] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="As in --seeds 0 1 2.", show_default="0")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="As in --seeds 0 1 2. [default: 0]")] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Target calls of each run, test aside. [default: 2000]")
+        int | None, typer.Option(help="Target calls of each run, test aside.", show_default="2000")
     ] = None,
     ours: Annotated[
         str | None,
-        typer.Option(help="The method that the others are compared with. [default: the first]"),
+        typer.Option(
+            help="The method that the others are compared with.", show_default="the first"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the results; a comparison in it goes on. [default: runs/comparison]"
+            help="Folder of the results; a comparison in it goes on.",
+            show_default="runs/comparison",
         ),
     ] = None,
     workers: Annotated[

@@ -16,18 +16,30 @@ DATA: Any = typer.Argument(
 DataArgument = Annotated[str | None, DATA]
 TextOption = Annotated[
     list[str] | None,
-    typer.Option(help="Column of the inputs; several times for inputs of several fields."),
+    typer.Option(
+        help="Column of the inputs; several times for inputs of several fields.",
+        show_default="by common names",
+    ),
 ]
-LabelOption = Annotated[str | None, typer.Option(help="Column of the right answers.")]
+LabelOption = Annotated[
+    str | None, typer.Option(help="Column of the right answers.", show_default="by common names")
+]
 ChoicesOption = Annotated[
     str | None, typer.Option(help="Column of the choices, for multiple choice.")
 ]
 KindOption = Annotated[
-    str | None, typer.Option(help="classification, multiple_choice or generation.")
+    str | None,
+    typer.Option(
+        help="classification, multiple_choice or generation.",
+        show_default="multiple_choice where there are choices, else classification",
+    ),
 ]
 MetricOption = Annotated[
     str | None,
-    typer.Option(help="What is measured: a name, or MODULE:FUNCTION of your own."),
+    typer.Option(
+        help="What is measured: a name, or MODULE:FUNCTION of your own.",
+        show_default="by the kind",
+    ),
 ]
 DataDirOption = Annotated[
     Path | None,

@@ -21,7 +21,7 @@ def command(
         ),
     ] = "text",
     output: Annotated[
-        Path | None, typer.Option(help="A file to write. [default: print it]")
+        Path | None, typer.Option(help="A file to write.", show_default="print it")
     ] = None,
     given: Annotated[
         str | None,

@@ -22,7 +22,9 @@ TargetOnOption = Annotated[
 ReplicasOption = Annotated[int, typer.Option(min=1, help="Of the plan: such servers.")]
 AgentSizeOption = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="Of the plan: as of llama-3-8b, or 30b. [default: --agent]"),
+    typer.Option(
+        metavar="SIZE", help="Of the plan: as of llama-3-8b, or 30b.", show_default="--agent"
+    ),
 ]
 TargetSizeOption = Annotated[
     str | None, typer.Option(metavar="SIZE", help="The same for the target, as 405b.")

@@ -1,27 +1,57 @@
 """How a run goes, on the command line: agent, method, seed, where it is kept."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from stableprompt.presets import METHODS, PRESETS
 from stableprompt.trackers import TRACKERS
 
-SeedPromptOption = Annotated[str | None, typer.Option(help="The prompt to start from and to beat.")]
+DEFAULTS: Final = {
+    "agent.model": "smollm2-135m",
+    "target.model": "smollm2-135m",
+    "method": "appo",
+    "steps": "10",
+    "seed": "0",
+}
+"""Those of the settings, which help does not load; a test compares them."""
+SeedPromptOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The prompt to start from and to beat.",
+        show_default="a plain one that lists the labels",
+    ),
+]
 AgentOption = Annotated[
-    str | None, typer.Option(help="LLM that writes prompts: embedded name, folder or hub id.")
+    str | None,
+    typer.Option(
+        help="LLM that writes prompts: embedded name, folder or hub id.",
+        show_default=DEFAULTS["agent.model"],
+    ),
 ]
 AdapterOption = Annotated[
-    str | None, typer.Option(help="Writer to start from: an adapter's folder, or a run's.")
+    str | None,
+    typer.Option(
+        help="Writer to start from: an adapter's folder, or a run's.",
+        show_default="of the embedded model one that is bundled; else none",
+    ),
 ]
 PerInputOption = Annotated[
     str | None,
     typer.Option(metavar="[auto]", help="A prompt for each input; auto: only if it pays."),
 ]
-MethodOption = Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")]
-StepsOption = Annotated[int | None, typer.Option(help="Rollouts and updates.")]
-SeedOption = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(help=f"One of {', '.join(METHODS)}.", show_default=DEFAULTS["method"]),
+]
+StepsOption = Annotated[
+    int | None, typer.Option(help="Rollouts and updates.", show_default=DEFAULTS["steps"])
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(help="Everything random follows from it.", show_default=DEFAULTS["seed"]),
+]
 PresetOption = Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only say what it would cost; see estimate.")
@@ -31,7 +61,7 @@ ReportToOption = Annotated[
     typer.Option(metavar="TRACKER", help=f"Send the figures to {', '.join(TRACKERS)}."),
 ]
 RunDirOption = Annotated[
-    Path | None, typer.Option(help="New folder for the results. [default: runs/DATA-TIME]")
+    Path | None, typer.Option(help="New folder for the results.", show_default="runs/DATA-TIME")
 ]
 ResumeOption = Annotated[
     Path | None, typer.Option(help="Continue an interrupted run, from its folder alone.")

@@ -14,7 +14,8 @@ TargetOption = Annotated[
     str | None,
     typer.Option(
         help="LLM that follows them: embedded name, folder, hub id, PROVIDER/MODEL behind an API, "
-        "or MODULE:FUNCTION of your own."
+        "or MODULE:FUNCTION of your own.",
+        show_default="smollm2-135m",
     ),
 ]
 BaseUrlOption = Annotated[
