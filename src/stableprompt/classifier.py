@@ -8,7 +8,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import mkdtemp
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -344,7 +344,5 @@ def _task(
 
 
 def _new_folder() -> Path:
-    """An empty folder of its own: several fits may run at once."""
-    runs = Path("runs")
-    runs.mkdir(exist_ok=True)
-    return Path(mkdtemp(prefix="classifier-", dir=runs))
+    """A folder of its own, which is not made yet: several fits may run at once."""
+    return Path("runs") / f"classifier-{token_hex(4)}"

@@ -23,6 +23,15 @@ def answer(messages):
     print("said by a function of the user's own")
     return "red"
 """
+TIRED = """
+asked = []
+
+def answer(messages):
+    asked.append(messages)
+    if len(asked) > 20:
+        raise RuntimeError("no more")
+    return "red"
+"""
 HOSTILE_PROMPT = "Sort \x1b[31mred\x1b[0m from \u202egreen"
 
 
@@ -109,6 +118,21 @@ def test_a_score_is_told_in_the_same_ways(invoke: Invoke, model: Path) -> None:
     assert float(quiet.stdout) == pytest.approx(score, abs=1e-6)
     assert f"accuracy on test: {score:.3f} [" in plain.stdout
     assert f"majority class: {told['trivial_score']:.3f}" in plain.stdout
+
+
+def test_an_error_that_says_resume_says_with_which_command(tmp_path: Path, model: Path) -> None:
+    write_rows(tmp_path / "rows.csv", 60)
+    (tmp_path / "tired.py").write_text(TIRED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.syspath_prepend(tmp_path)
+        models = ("--agent", model, "--target", "tired:answer")
+        more = (*options(*SMALL), "--set", "target.api.attempts=1", "--run-dir", "run")
+        done = invoke_app("tune", "rows.csv", *COLUMNS, *models, *more, "--quiet")
+    assert (done.exit_code, done.stdout) == (2, "")
+    [told] = [line for line in done.stderr.splitlines() if line.startswith("stableprompt: ")]
+    assert "resume the run" in told
+    assert told.endswith("; continue with: stableprompt tune --resume run")
 
 
 def test_both_at_once_are_refused(invoke: Invoke) -> None:

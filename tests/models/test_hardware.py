@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,34 @@ def test_auto_is_bfloat16_where_the_hardware_multiplies_it(
     )
     assert pick_dtype("auto", device) == dtype
     assert pick_dtype("float32", device) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("can", "fast"),
+    [
+        (set(), False),
+        ({"avx512_bf16"}, True),
+        ({"avx512_bf16", "avx512_fp16"}, False),  # its AMX is hidden
+        ({"avx512_bf16", "avx512_fp16", "amx_bf16"}, True),
+    ],
+)
+def test_hardware_that_has_bfloat16_and_is_slow_at_it_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, can: set[str], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(can, True))
+    assert hardware.cpu_has_fast_bfloat16() == fast
+
+
+def test_the_speed_of_bfloat16_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {torch.float32: 3.0, torch.bfloat16: 2.0}
+    now = [0.0]
+
+    def takes(rows: torch.Tensor, weights: torch.Tensor) -> None:
+        now[0] += seconds[rows.dtype]
+
+    monkeypatch.setattr(hardware, "linear", takes)
+    monkeypatch.setattr(hardware, "time", SimpleNamespace(process_time=lambda: now[0]))
+    assert hardware.bfloat16_speed() == 1.5
 
 
 # --- options ---

@@ -34,7 +34,8 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except StablePromptError as error:
             number = process_number()
             who = f"stableprompt, process {number}" if number else "stableprompt"
-            say(on_one_line(f"{who}: {error}"), to_stderr=True)
+            told = "; ".join((str(error), *getattr(error, "__notes__", ())))
+            say(on_one_line(f"{who}: {told}"), to_stderr=True)
             raise typer.Exit(BAD_INPUT) from error
 
     return wrapped
