@@ -11,7 +11,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.models.memory import told_when_full
 from stableprompt.models.ranks import Ranks
 from stableprompt.models.targets.function import TargetFunction
-from stableprompt.models.targets.providers import require_ready, target_price
+from stableprompt.models.targets.providers import require_no_slip, target_price
 from stableprompt.models.training import prepare_training
 from stableprompt.parts import Parts, make_scorer, markup_of, parts_of, tell_of_replicas
 from stableprompt.place import SAME, Place, require_shareable
@@ -222,7 +222,7 @@ def require_possible(task: Task, config: TuneConfig) -> None:
     require_enough_examples(task, config)
     require_enough_budget(task, config)
     require_available(task.metric)
-    require_ready(config.target)
+    require_no_slip(config.target)
     require_price(config)
 
 

@@ -10,7 +10,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.models.memory import told_when_full
 from stableprompt.models.targets.function import TargetFunction
 from stableprompt.models.targets.interface import TargetLLM
-from stableprompt.models.targets.providers import require_ready, target_price
+from stableprompt.models.targets.providers import require_no_slip, target_price
 from stableprompt.parts import make_scorer, tell_of_replicas
 from stableprompt.scoring.ledger import Purpose
 from stableprompt.scoring.limits import Limits
@@ -55,7 +55,7 @@ def evaluate(
     named, function = named_target(target)
     config = make_config(settings, {"target": named})
     require_available(task.metric)
-    require_ready(config.target)
+    require_no_slip(config.target)
     require_price(config)
     task = replace(task, seed_prompt=prompt)
     with closing(load_target(config, function=function)) as answering:

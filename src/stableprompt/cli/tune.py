@@ -216,15 +216,16 @@ def _start(data: str, order: Order, *, dry_run: "bool | MachineOrder") -> None:
     from stableprompt.cli.data import load_task
     from stableprompt.cli.settings_file import read_settings
     from stableprompt.config import make_config
-    from stableprompt.models.targets.providers import require_ready
+    from stableprompt.models.targets.providers import require_keys, require_no_slip
     from stableprompt.tuning.checks import require_enough_examples
 
     file_settings = read_settings(order.config) if order.config else {}
     settings = make_config(file_settings, *order.layers, preset=order.preset)
     task = load_task(data, order.given, seed=settings.split_seed)
     require_enough_examples(task, settings)
-    if isinstance(dry_run, bool):  # a plan asks nobody
-        require_ready(settings.target)
+    require_no_slip(settings.target)
+    if not dry_run:  # else nobody is asked
+        require_keys(settings.target)
     folder = order.run_dir or default_run_dir(task.name)  # that of the first process counts
     if process_number() == 0:
         RunFolder.require_free(folder)

@@ -12,7 +12,8 @@ from stableprompt.models.targets.providers import (
     endpoints_of,
     is_api,
     key_of,
-    require_ready,
+    require_keys,
+    require_no_slip,
     target_price,
 )
 
@@ -77,10 +78,10 @@ def test_a_slip_in_a_providers_name_is_told_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"did you mean {meant}\\? .* 'hub:{model}'"):
-        require_ready(config(model))
-    require_ready(config(f"hub:{model}"))
+        require_no_slip(config(model))
+    require_no_slip(config(f"hub:{model}"))
     (tmp_path / model).mkdir(parents=True)
-    require_ready(config(model))
+    require_no_slip(config(model))
 
 
 @pytest.mark.parametrize(
@@ -103,15 +104,16 @@ def test_a_slip_in_a_providers_name_is_told_at_once(
     ],
 )
 def test_who_publishes_on_the_hub_is_no_slip(model: str) -> None:
-    require_ready(config(model))
+    require_no_slip(config(model))
 
 
 def test_a_missing_key_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="the environment has no OPENAI_API_KEY"):
-        require_ready(config("openai/gpt-4o-mini"))
+        require_keys(config("openai/gpt-4o-mini"))
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    require_ready(config("openai/gpt-4o-mini"))
+    require_keys(config("openai/gpt-4o-mini"))
+    require_keys(config("smollm2-135m"))
 
 
 def test_the_key_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,18 +119,27 @@ def key_of(endpoint: Endpoint) -> str:
     return key
 
 
-def require_ready(config: TargetConfig) -> None:
-    """Check what can be known of a target before anything is loaded or asked.
+def require_keys(config: TargetConfig) -> None:
+    """Check that the environment has the key of a target behind an API.
 
     Raises:
-        ConfigError: its provider is misspelt, or the environment has no key for it.
+        ConfigError: it has none.
     """
     if is_api(config):
         for endpoint in endpoints_of(config.model, config.api):
             key_of(endpoint)
-        return
+
+
+def require_no_slip(config: TargetConfig) -> None:
+    """Check that a target is not behind an API whose name was misspelt: the hub would be asked.
+
+    Raises:
+        ConfigError: it seems to be.
+    """
     provider, slash, rest = config.model.partition("/")
-    if not (slash and rest) or ":" in provider or os.path.isdir(os.path.expanduser(config.model)):
+    if not (slash and rest) or ":" in provider or is_api(config):
+        return
+    if os.path.isdir(os.path.expanduser(config.model)):
         return
     close = get_close_matches(provider.lower(), PROVIDERS, n=1, cutoff=_A_SLIP)
     # Many who publish on the hub are called like their API and more, as mistralai.
