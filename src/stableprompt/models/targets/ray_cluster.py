@@ -1,0 +1,176 @@
+"""Room for actors on a Ray cluster: one that is begun on this machine, or one that is there."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any, Final
+
+from stableprompt.errors import ConfigError, TargetError
+from stableprompt.llm_config import RayConfig
+from stableprompt.models.targets.crew import Lost
+
+_STORE: Final = 128 * 2**20
+"""Bytes for what goes to and fro, which is texts and a few numbers; Ray would take a third of the
+memory."""
+_LONGEST: Final = 300  # characters of what Ray says
+
+
+def require_ray() -> None:
+    """Check that the package is there; it is not loaded.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "target.ray needs the package ray, which is not installed; "
+            "pip install 'stableprompt[ray]', or leave --target-engine and target.ray out"
+        )
+
+
+class RayCluster:
+    """Places on a cluster, each with an actor: an object of a class in a process of its own.
+
+    Args:
+        config: Which cluster, how many places, how large; ``gpus`` is set.
+        actor: The class; its method ``begin`` is called first.
+        begun_with: Given to ``begin``.
+
+    Raises:
+        ConfigError: the cluster has no room for so many.
+        TargetError: there is no cluster, or it cannot be begun.
+    """
+
+    def __init__(self, config: RayConfig, actor: type, begun_with: Any) -> None:
+        require_ray()
+        # Before Ray is loaded. Nothing is sent to its makers unless the user wants it; and an actor
+        # without a GPU is told to use none by us, where older versions warn that they do it.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray: Any = ray
+        self._begun_with = begun_with
+        self._actors: dict[int, Any] = {}
+        self._places: Any = None
+        self._ours = not ray.is_initialized()  # a program of the user's may be on a cluster
+        if self._ours:
+            self._connect(config)
+        try:
+            self._actor: Any = ray.remote(actor)
+            self._takes = {"num_cpus": config.cpus, "num_gpus": config.gpus}
+            self._take_places(config)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, member: int) -> Any:
+        """Begin the actor of a place, in the stead of one that was lost."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        if (before := self._actors.get(member)) is not None:
+            self._ray.kill(before)  # it may only be out of reach
+        place = PlacementGroupSchedulingStrategy(self._places, placement_group_bundle_index=member)
+        options = {**self._takes, "scheduling_strategy": place}
+        self._actors[member] = self._actor.options(**options).remote()
+        return self._actors[member].begin.remote(self._begun_with)
+
+    def give(self, member: int, job: tuple[str, tuple[Any, ...]]) -> Any:
+        """Have an actor begin with a call: the name of a method, and what it is given."""
+        method, given = job
+        return getattr(self._actors[member], method).remote(*given)
+
+    def first_done(self, calls: Sequence[Any], seconds: float | None) -> Any:
+        """Wait for one of the calls, so long at most."""
+        done, _ = self._ray.wait(list(calls), num_returns=1, timeout=seconds)
+        return done[0] if done else None
+
+    def outcome(self, call: Any) -> Any:
+        """What a call came to.
+
+        Raises:
+            Lost: the actor is gone. Any other error is what the actor raised.
+        """
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(call)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, Exception) and not isinstance(error.cause, errors.RayError):
+                raise error.cause from None
+            raise TargetError(f"an actor of the target failed: {_brief(error)}") from error
+        except errors.RayError as error:
+            raise Lost(_brief(error)) from error
+
+    def close(self) -> None:
+        """End the actors, and the cluster if it was begun here."""
+        actors, self._actors = self._actors, {}
+        if not self._ray.is_initialized():
+            return
+        with suppress(self._ray.exceptions.RayError, ConnectionError):  # it may be gone
+            for actor in actors.values():
+                self._ray.kill(actor)
+            if self._places is not None:
+                self._ray.util.remove_placement_group(self._places)
+        if self._ours:
+            self._ray.shutdown()
+
+    def _connect(self, config: RayConfig) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        # Ray prints the end of an actor into what the program prints, whatever it was told.
+        self._ray._private.worker._worker_logs_enabled = False
+        if config.address is None:
+            # More would only make Ray start more processes ahead.
+            cpus = min(config.actors * config.cpus, os.cpu_count() or 1)
+            quiet |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE}
+        try:
+            with _own_signals():
+                self._ray.init(config.address or "local", **quiet)
+        except (self._ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+            self._ray.shutdown()
+            where = "here" if config.address is None else f"at {config.address!r}"
+            what = "begun" if config.address is None else "reached"
+            raise TargetError(
+                f"no Ray cluster can be {what} {where} ({_brief(error)}); see that target.ray."
+                "address is that of a cluster with the same versions of Ray and Python, or leave "
+                "it out for one on this machine"
+            ) from error
+
+    def _take_places(self, config: RayConfig) -> None:
+        """Reserve what all actors take together; which of them are lost later does not matter."""
+        place = {"CPU": float(config.cpus)} | ({"GPU": config.gpus} if config.gpus else {})
+        # A cluster begun here never grows; another one may just be adding machines.
+        has = self._ray.cluster_resources()
+        fits = all(has.get(n, 0) >= config.actors * each for n, each in place.items())
+        if fits or config.address is not None or not self._ours:
+            self._places = self._ray.util.placement_group([place] * config.actors)
+            if self._places.wait(config.start_seconds):
+                return
+        asked = " and ".join(f"{each:g} {name}" for name, each in place.items())
+        free = self._ray.available_resources()
+        found = ", ".join(f"{has.get(n, 0):g} {n} ({free.get(n, 0):g} free)" for n in place)
+        raise ConfigError(
+            f"target.ray asks for {config.actors} actors with {asked} each, and the cluster has "
+            f"{found}; ask for fewer (target.ray.actors), or for less each (target.ray.cpus, "
+            "target.ray.gpus)"
+        )
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of signals that are set: Ray puts one of its own in the place of one."""
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _brief(error: Exception) -> str:
+    """What Ray says, on one short line."""
+    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
