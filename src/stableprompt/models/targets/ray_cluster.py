@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,13 @@ from stableprompt.models.targets.crew import Lost
 _STORE: Final = 128 * 2**20
 """Bytes for what goes to and fro, which is texts and a few numbers; Ray would take a third of the
 memory."""
+_ENVIRONMENT: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to its makers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns; without a GPU we say "cpu"
+}
+"""What is not set already."""
 _LONGEST: Final = 300  # characters of what Ray says
+_ANSWERS_WITHIN: Final = 10.0  # seconds
 
 
 def require_ray() -> None:
@@ -47,10 +54,8 @@ class RayCluster:
 
     def __init__(self, config: RayConfig, actor: type, begun_with: Any) -> None:
         require_ray()
-        # Before Ray is loaded. Nothing is sent to its makers unless the user wants it; and an actor
-        # without a GPU is told to use none by us, where older versions warn that they do it.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        for name, value in _ENVIRONMENT.items():  # read when Ray is loaded
+            os.environ.setdefault(name, value)
         import ray
 
         self._ray: Any = ray
@@ -127,6 +132,7 @@ class RayCluster:
             cpus = min(config.actors * config.cpus, os.cpu_count() or 1)
             quiet |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE}
         try:
+            _require_somebody_at(config.address)
             with _own_signals():
                 self._ray.init(config.address or "local", **quiet)
         except (self._ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
@@ -134,9 +140,9 @@ class RayCluster:
             where = "here" if config.address is None else f"at {config.address!r}"
             what = "begun" if config.address is None else "reached"
             raise TargetError(
-                f"no Ray cluster can be {what} {where} ({_brief(error)}); see that target.ray."
-                "address is that of a cluster with the same versions of Ray and Python, or leave "
-                "it out for one on this machine"
+                f"no Ray cluster can be {what} {where} ({_brief(error)}); target.ray.address must "
+                "be that of a cluster with the same versions of Ray and Python (with RAY_AUTH_MODE="
+                "token in the environment where it asks for one); without it one is begun here"
             ) from error
 
     def _take_places(self, config: RayConfig) -> None:
@@ -157,6 +163,17 @@ class RayCluster:
             f"{found}; ask for fewer (target.ray.actors), or for less each (target.ray.cpus, "
             "target.ray.gpus)"
         )
+
+
+def _require_somebody_at(address: str | None) -> None:
+    """Ask whether anybody listens there: Ray tries for more than five minutes, and says so.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN).close()
 
 
 @contextmanager
