@@ -224,8 +224,8 @@ def test_what_one_that_dies_had_is_done_by_others(tmp_path: Path, model: Path, q
         [note] = notes
         assert "is lost (" in note and note.endswith("another one is begun in its place")
         end = time.monotonic() + 120
-        while len(set(noted(tmp_path, "answered"))) < 3:  # the new one works, too
-            assert time.monotonic() < end
+        while not set(noted(tmp_path, "loaded")[2:]) & set(noted(tmp_path, "answered")):
+            assert time.monotonic() < end  # the new one works, too
             target.label_scores(asked, words)
         with pytest.raises(TargetError, match=r"none of the 2 actors .* resume the run"):
             target.label_scores(*questions("a deadly one"))
@@ -303,10 +303,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     for name, more in (("here", []), ("there", ["--target-engine", "ray"])):
         done = launch(folder, model, name, *more)
         out, complained = done.communicate(timeout=300)
-        assert (done.returncode, complained) == (0, ""), complained
+        assert (done.returncode, complained) == (0, NOTHING_BETTER.format(name))
         assert out.strip() == (folder / name / "best_prompt.txt").read_text().strip()
         assert left_over(done.pid) == []
     return folder
+
+
+NOTHING_BETTER = "{}: no improvement found: nothing that was seen is better than the seed prompt\n"
 
 
 def launch(
@@ -328,16 +331,17 @@ def launch(
     )
 
 
-def left_over(session: int) -> list[str]:
+def left_over(session: int, *, besides: tuple[str, ...] = ()) -> list[str]:
     """Processes of a session that are still there after a while."""
-    for _ in range(100):
+    for _ in range(300):
         found = []
         for place in Path("/proc").glob("[0-9]*/stat"):
             try:
                 name, fields = place.read_text().rsplit(")", 1)
             except OSError:  # it has just ended
                 continue
-            if fields.split()[3] == str(session) and fields.split()[0] != "Z":
+            mine = fields.split()[3] == str(session) and fields.split()[0] != "Z"
+            if mine and not name.endswith(besides):
                 found.append(name)
         if not found:
             return []
@@ -379,7 +383,7 @@ def test_a_run_that_is_stopped_goes_on_with_other_actors(runs: Path, model: Path
     assert left_over(process.pid) == []
     again = launch(runs, model, "", "--resume", "stopped", "--set", "target.ray.actors=1")
     _, told = again.communicate(timeout=300)
-    assert (again.returncode, told) == (0, "")
+    assert (again.returncode, told) == (0, NOTHING_BETTER.format("stopped"))
     found, wanted = (
         json.loads((runs / name / "result.json").read_text()) for name in ("stopped", "there")
     )
@@ -396,7 +400,8 @@ def test_a_program_that_is_killed_takes_its_cluster_with_it(runs: Path, model: P
     finally:
         process.kill()
     process.communicate()
-    assert left_over(process.pid) == []
+    # These two look only once a minute whether the others are still there.
+    assert left_over(process.pid, besides=("(ray::DashboardA", "(ray::RuntimeEnv")) == []
 
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
@@ -455,7 +460,7 @@ def test_a_cluster_that_is_there_is_used_and_left(runs: Path, model: Path) -> No
         for name in ("first", "second"):
             process = launch(runs, model, name, *more, env=own)
             _, told = process.communicate(timeout=300)
-            assert (process.returncode, told) == (0, "")
+            assert (process.returncode, told) == (0, NOTHING_BETTER.format(name))
             assert cluster.poll() is None
         found, wanted = (
             json.loads((runs / name / "result.json").read_text()) for name in ("second", "there")

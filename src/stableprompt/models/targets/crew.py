@@ -77,8 +77,9 @@ class Crew:
             told = [self._hands.outcome(call) for call in calls]
         except Lost as lost:
             raise TargetError(
-                f"an actor was lost while it loaded the target ({lost}); see that each has the "
-                "memory for it, then start the run again, or resume it"
+                f"an actor was lost while it loaded the target ({lost}); see that each "
+                "machine has this package and the memory for the target, then start the run again, "
+                "or resume it"
             ) from lost
         self._first = told[0]
         for other in told[1:]:

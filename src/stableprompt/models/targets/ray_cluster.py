@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -22,7 +23,7 @@ _ENVIRONMENT: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns; without a GPU we say "cpu"
 }
 """What is not set already."""
-_LONGEST: Final = 300  # characters of what Ray says
+_LONGEST: Final = 200  # characters of what Ray says
 _ANSWERS_WITHIN: Final = 10.0  # seconds
 
 
@@ -189,5 +190,6 @@ def _own_signals() -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    """What Ray says, on one short line."""
-    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+    """The last of what Ray says, which is why; without its colours."""
+    said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return said[-1].strip()[:_LONGEST] if said else type(error).__name__
