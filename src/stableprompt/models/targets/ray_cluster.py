@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any, Final
 
 from stableprompt.errors import ConfigError, TargetError
@@ -116,13 +117,14 @@ class RayCluster:
         actors, self._actors = self._actors, {}
         if not self._ray.is_initialized():
             return
+        if self._ours:  # who leaves a cluster takes along what is his; nobody need be there
+            self._ray.shutdown()
+            return
         with suppress(self._ray.exceptions.RayError, ConnectionError):  # it may be gone
             for actor in actors.values():
                 self._ray.kill(actor)
             if self._places is not None:
                 self._ray.util.remove_placement_group(self._places)
-        if self._ours:
-            self._ray.shutdown()
 
     def _connect(self, config: RayConfig) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -179,14 +181,34 @@ def _require_somebody_at(address: str | None) -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep the handlers of signals that are set: Ray puts one of its own in the place of one."""
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    """Pass signals on when Ray has begun, to whom they are meant for.
+
+    Python can crash where an interruption leaves Ray half begun: the first one waits, for seconds.
+    And Ray has a handler of SIGTERM, which raises ``SystemExit``, in the place of ours.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    waiting: list[int] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        impatient = before[signal.SIGINT]
+        if waiting and callable(impatient):
+            impatient(number, frame)
+        waiting.append(number)
+
+    signal.signal(signal.SIGINT, wait)
     try:
         yield
+    except SystemExit:
+        waiting.append(signal.SIGTERM)
+        raise
     finally:
-        if here:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for sent in waiting[:1]:
+            signal.raise_signal(sent)
 
 
 def _brief(error: Exception) -> str:
