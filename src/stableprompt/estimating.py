@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -132,13 +133,14 @@ def estimate_run(
         target: TargetLLM = _stand_in(task, config, agent)
     else:
         agent, target = load_models(config)
-    task = without_long_texts(task, target, config, observer)
-    scorer = make_scorer(task, config, target, _stand_in_judge(task, config, agent))
-    guards = Guards(config.guards, agent, Rules.of(task), markup_of(agent, target))
-    trainable = prepare_training(agent, config.ppo.learning_rate)
-    loading = time.perf_counter() - started
-    observer.on_phase("trying one step")
-    probe, pattern = FirstStep(task, config, trainable, scorer, target, guards).take()
+    with closing(target):
+        task = without_long_texts(task, target, config, observer)
+        scorer = make_scorer(task, config, target, _stand_in_judge(task, config, agent))
+        guards = Guards(config.guards, agent, Rules.of(task), markup_of(agent, target))
+        trainable = prepare_training(agent, config.ppo.learning_rate)
+        loading = time.perf_counter() - started
+        observer.on_phase("trying one step")
+        probe, pattern = FirstStep(task, config, trainable, scorer, target, guards).take()
     price = target_price(config.target)
     paper = PaperRun(task, config, pattern, price).go()
     most, pace = most_calls(task, config), config.target.api.requests_per_minute
@@ -211,6 +213,8 @@ def _notes(task: Task, config: TuneConfig, *, elsewhere: bool) -> Iterator[str]:
             )
         else:
             yield "answers are taken to be the label words alone"
+    if (ray := config.target.ray) is not None:
+        yield f"the target was measured in {ray.actors} Ray actors, whose memory is not counted"
     if task.metric.name == JUDGE:
         yield "a judge rates every answer: what it costs is not counted here"
     if config.limits.max_seconds is not None and elsewhere:

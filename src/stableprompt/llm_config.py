@@ -121,6 +121,33 @@ class ApiConfig(Section):
         return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
 
+class RayConfig(Section):
+    """Actors on a Ray cluster, each with a copy of the target, that share the calls.
+
+    No figure depends on how many there are or which one answers.
+    """
+
+    actors: int = Field(2, ge=1)
+    """How many."""
+    address: str | None = Field(None, min_length=1)
+    """Of a cluster that is there, such as ray://head:10001 or auto (the one that this machine is
+    part of); null begins one on this machine, and ends it with the run."""
+    cpus: int = Field(1, ge=1)
+    """Cores of each actor."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs of each actor: 0 keeps the target on the CPU, 0.5 lets two actors share one. null: 1
+    where this process uses one, else 0."""
+    start_seconds: float = Field(300.0, gt=0)
+    """How long to wait for a cluster to have room for all of them, or for an actor in the place
+    of the last one that was lost."""
+
+    @model_validator(mode="after")
+    def _gpus_are_whole(self) -> Self:
+        if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError("gpus must be whole above 1: a part of one cannot be shared then")
+        return self
+
+
 class TargetConfig(Section):
     """The frozen LLM that follows the prompt."""
 
@@ -128,6 +155,9 @@ class TargetConfig(Section):
     """Embedded name, local folder, hub id, or PROVIDER/MODEL behind an API, such as
     openai/gpt-4o-mini; hub:ORG/MODEL where a hub id begins like a provider."""
     api: ApiConfig = ApiConfig()
+    ray: RayConfig | None = None
+    """Actors on a Ray cluster that hold the target, in the place of this process; null: none. For a
+    checkpoint; needs the extra ray."""
     format: Literal["chat", "plain"] = "chat"
     """chat: the model's own chat template; plain: one raw text, as base models read it."""
     position: Literal["user", "system"] = "system"

@@ -9,6 +9,7 @@ from stableprompt.models.ranks import ALONE, Ranks
 from stableprompt.models.shared_agent import SharedAgent
 from stableprompt.models.targets.api import ApiTarget
 from stableprompt.models.targets.interface import TargetLLM
+from stableprompt.models.targets.ray_actors import RayTarget
 from stableprompt.models.targets.shared import SharedTarget
 from stableprompt.scoring.judge import DEFAULT_RUBRIC, Judge
 from stableprompt.scoring.ledger import Ledger
@@ -53,10 +54,10 @@ def markup_of(agent: AgentLLM, target: TargetLLM) -> list[str]:
 
 
 def tell_of_replicas(target: TargetLLM, judge: Judge | None, observer: Observer) -> None:
-    """Have said which servers of the target, and of a judge, are set aside."""
+    """Have said which servers of the target, and of a judge, are set aside, or actors lost."""
     for asked in (target, None if judge is None else judge.target):
         own = asked.own if isinstance(asked, SharedTarget) else asked
-        if isinstance(own, ApiTarget):
+        if isinstance(own, ApiTarget | RayTarget):
             own.tell = observer.on_note
 
 

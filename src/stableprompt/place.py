@@ -81,10 +81,15 @@ def require_shareable(config: TuneConfig, ranks: Ranks, *, searching: bool = Fal
 
     Raises:
         ConfigError: they would all take one device, or another kind than they were launched for;
-            or what finds prompts cannot be shared.
+            or what finds prompts cannot be shared, or the target is in actors of one process.
     """
     if ranks.count == 1:
         return
+    if config.target.ray is not None:
+        raise ConfigError(
+            f"Ray actors hold the target of one process, it was launched with {ranks.count}; start "
+            "it without `accelerate launch`, or leave --target-engine and target.ray out"
+        )
     device = pick_device(config.device)
     if device.index is not None or device.type != ranks.device.type:
         raise ConfigError(

@@ -12,6 +12,7 @@ from stableprompt.models.hardware import options_of
 from stableprompt.models.loading import load_model
 from stableprompt.models.targets.interface import TargetLLM
 from stableprompt.models.targets.local import LocalTarget
+from stableprompt.models.targets.ray_actors import RayTarget
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import template_of
@@ -30,7 +31,7 @@ def label_agreement(task: Task, config: TuneConfig, target: TargetLLM) -> dict[s
         ModelError: they agree on less than 99 % of the examples.
     """
     options = options_of(config, config.target)
-    in_doubt = isinstance(target, LocalTarget) and options.get("quantize") == "4bit"
+    in_doubt = isinstance(target, LocalTarget | RayTarget) and options.get("quantize") == "4bit"
     if not in_doubt or task.kind is TaskKind.GENERATION or not config.target.check_labels:
         return {}
     chat = config.target.format == "chat"

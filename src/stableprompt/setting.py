@@ -9,6 +9,7 @@ from stableprompt.models.agent import AgentLLM
 from stableprompt.models.hardware import options_of, pick_hardware
 from stableprompt.models.loading import public_name
 from stableprompt.models.targets.interface import TargetLLM
+from stableprompt.models.targets.ray_actors import RayTarget
 from stableprompt.tasks.splits import SPLIT_NAMES
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.room import answer_room
@@ -31,6 +32,7 @@ def setting_of(
         "answers": target.how,
         "max_answer_tokens": answer_room(task, config, target),
         **_how_it_ran(config, agent),
+        **(target.held if isinstance(target, RayTarget) else {}),
         "versions": versions_of(config),
     }
 

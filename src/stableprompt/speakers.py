@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from peft import LoraConfig
 
 from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError, ModelError
-from stableprompt.llm_config import ApiConfig, TargetConfig
+from stableprompt.llm_config import ApiConfig, RayConfig, TargetConfig
 from stableprompt.models.adapters import AdaptedModel, read_lora_config
 from stableprompt.models.agent import AgentLLM
 from stableprompt.models.embedded import EMBEDDED_NAME
-from stableprompt.models.hardware import options_of, pick_hardware
+from stableprompt.models.hardware import options_of, pick_device, pick_hardware
 from stableprompt.models.loading import load_model, resolve_name
 from stableprompt.models.targets.answer_cache import AnswerCache
 from stableprompt.models.targets.api import ApiTarget
@@ -29,6 +30,8 @@ from stableprompt.models.targets.providers import (
     is_api,
     target_price,
 )
+from stableprompt.models.targets.ray_actors import RayTarget
+from stableprompt.models.targets.ray_cluster import require_ray
 from stableprompt.models.targets.servers import CONCURRENCY
 from stableprompt.runs.folder import WRITER
 from stableprompt.scoring.ledger import Price
@@ -60,7 +63,8 @@ def load_models(
         raise
     if elsewhere is not None:
         return agent, elsewhere
-    if alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
+    here = config.target.ray is None
+    if here and alike and resolve_name(config.target.model) == resolve_name(config.agent.model):
         return agent, target_of(agent, config)
     return agent, load_target(config)
 
@@ -161,9 +165,15 @@ def answers_elsewhere(
 
     Raises:
         ConfigError: the name stands for a function, and it was not given; or the target does not
-            speak as the settings want it.
+            speak as the settings want it, or cannot be held by Ray actors.
     """
     target = _in_role(config, model)
+    elsewhere = target.model.startswith(FUNCTION_PREFIX) or is_api(target)
+    if model is None and target.ray is not None and elsewhere:
+        raise ConfigError(
+            f"Ray actors hold a checkpoint, and the target {target.model!r} is asked elsewhere; "
+            "leave --target-engine and target.ray out"
+        )
     if model is None and target.model.startswith(FUNCTION_PREFIX):
         if function is None:
             raise ConfigError(
@@ -187,10 +197,13 @@ def open_target(
         function: The target, where it is a function.
 
     Raises:
-        ConfigError: the name stands for a function, and it was not given; or there is no key.
+        ConfigError: the name stands for a function, and it was not given; or there is no key, or
+            no package ray for actors.
         TargetError: a server cannot be reached, or refuses.
     """
     if not answers_elsewhere(config, model, function=function):
+        if model is None and config.target.ray is not None:
+            require_ray()  # before anything is loaded
         return None
     target = _in_role(config, model)
     if function is not None and model is None:
@@ -251,6 +264,28 @@ def load_target(
     elsewhere = open_target(config, model, function=function)
     if elsewhere is not None:
         return elsewhere
+    if model is None and config.target.ray is not None:
+        return _in_actors(config, config.target.ray)
+    return _load_here(config, model)
+
+
+def _in_actors(config: TuneConfig, ray: RayConfig) -> RayTarget:
+    """The target in actors, each of which loads it as this process would."""
+    gpus = ray.gpus
+    if gpus is None:
+        gpus = float(pick_device(config.device).type == "cuda")
+    name = config.target.model
+    if os.path.isdir(folder := os.path.expanduser(name)):  # actors work in another folder
+        name = os.path.abspath(folder)
+    target = config.target.model_copy(update={"model": name})
+    # Ray shows an actor its own GPUs alone.
+    device = "cuda" if gpus else "cpu"
+    own = config.model_copy(update={"target": target, "device": device})
+    return RayTarget(partial(_load_here, own), ray.model_copy(update={"gpus": gpus}))
+
+
+def _load_here(config: TuneConfig, model: str | None = None) -> LocalTarget | MaskedTarget:
+    """The target, or another model in its role, in this process."""
     chat = model is not None or config.target.format == "chat"
     options = options_of(config, config.target)
     if is_masked(model or config.target.model):

@@ -38,6 +38,7 @@ SLOW = {
     "numpy",
     "peft",
     "pydantic",
+    "ray",
     "safetensors",
     "tokenizers",
     "torch",

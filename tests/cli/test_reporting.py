@@ -219,6 +219,14 @@ def test_the_share_of_each_replica_is_said(tmp_path: Path) -> None:
     assert "replicas" not in said(summary(RESULT))
 
 
+def test_what_ray_actors_did_is_said(tmp_path: Path) -> None:
+    actors = {"0": {"done": 12, "lost": 1}, "1": {"done": 9, "lost": 0}}
+    (tmp_path / "timing.json").write_text(json.dumps({"requests": {"actors": actors}}))
+    text = said(summary(replace(RESULT, run_dir=tmp_path)))
+    assert "actors 12 portions (lost once), 9 portions" in text
+    assert "sent" not in text
+
+
 def test_the_summary_of_a_run_without_refusals_and_decisions() -> None:
     quiet = {**RESULT.candidates, "refused": {}}
     text = said(summary(replace(RESULT, candidates=quiet, anchor_decisions={})))

@@ -18,6 +18,7 @@ OPTIONAL = {
     "sacrebleu": "pip install 'stableprompt[metrics]'",
     "rouge-score": "pip install 'stableprompt[metrics]'",
     "bitsandbytes": "4-bit weights; pip install 'stableprompt[quant]'",
+    "ray": "the target in actors of a cluster; pip install 'stableprompt[ray]'",
     "flash-attn": "attention flash_attention_2, on a GPU; pip install flash-attn",
 }
 

@@ -22,6 +22,7 @@ from stableprompt.cli.run_options import JsonOption
 from stableprompt.cli.settings import parse_assignments
 from stableprompt.cli.target_options import (
     BaseUrlOption,
+    EngineOption,
     LimitOptions,
     TargetOption,
     target_layers,
@@ -47,6 +48,7 @@ def command(
     ] = None,
     target: TargetOption = None,
     base_url: BaseUrlOption = None,
+    target_engine: EngineOption = None,
     text: TextOption = None,
     label: LabelOption = None,
     choices: ChoicesOption = None,
@@ -69,7 +71,7 @@ def command(
     """
     if (prompt is None) == (run is None):
         raise ConfigError("give either --prompt TEXT or --run RUN_DIR")
-    of_target, function = target_layers(target, base_url, LimitOptions())
+    of_target, function = target_layers(target, base_url, LimitOptions(), target_engine)
     layers = [*parse_assignments(assignments or []), *of_target]
     if prompt is not None and not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")

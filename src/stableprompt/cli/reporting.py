@@ -172,13 +172,16 @@ def cost_rows(result: "TuneResult") -> list[tuple[str, str]]:
         )
     ]
     parts = ", ".join(f"{n} {purpose}" for purpose, n in cost["target_calls"].items() if n)
-    if requests := weather.get("requests"):
+    requests = weather.get("requests") or {}
+    if "sent" in requests:
         told = f"{requests['sent']} sent, {requests['retries']} of them again"
         parts = f"{parts or 'none'}; {told}; {requests['from_disk']} known from disk"
     if parts:
         rows.append(("  calls", parts))
-    if replicas := (requests or {}).get("replicas"):
+    if replicas := requests.get("replicas"):
         rows.append(("  replicas", ", ".join(map(_replica, replicas.items()))))
+    if actors := requests.get("actors"):
+        rows.append(("  actors", ", ".join(_actor(told) for told in actors.values())))
     if failed := sum(cost["failed"].values()):
         rows.append(("  no answer", f"{failed} calls failed for good; they are in no score"))
     if unmatched := sum(cost["unmatched"].values()):
@@ -188,10 +191,17 @@ def cost_rows(result: "TuneResult") -> list[tuple[str, str]]:
 
 def _replica(told: tuple[str, dict[str, int]]) -> str:
     name, found = told
-    times = found["set_aside"]
-    often = "once" if times == 1 else f"{times} times"
-    aside = f" (set aside {often})" if times else ""
+    aside = _how_often("set aside", found["set_aside"])
     return f"{found['sent']} to {on_one_line(name)}{aside}"
+
+
+def _actor(found: dict[str, int]) -> str:
+    return f"{found['done']} portions{_how_often('lost', found['lost'])}"
+
+
+def _how_often(what: str, times: int) -> str:
+    often = "once" if times == 1 else f"{times} times"
+    return f" ({what} {often})" if times else ""
 
 
 def per_input_rows(result: "TuneResult") -> list[tuple[str, str]]:

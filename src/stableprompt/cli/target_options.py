@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,15 @@ BaseUrlOption = Annotated[
     typer.Option(
         metavar="URL",
         help="Of an OpenAI-compatible server that has the target; several times for replicas.",
+    ),
+]
+Engine = Literal["process", "ray"]
+EngineOption = Annotated[
+    Engine | None,
+    typer.Option(
+        "--target-engine",
+        help="Where a checkpoint answers: in this process, or in actors on a Ray cluster "
+        "(--set target.ray.actors=4).",
     ),
 ]
 MaxCallsOption = Annotated[
@@ -79,7 +88,10 @@ def parse_seconds(text: str) -> float:
 
 
 def target_layers(
-    target: str | None, base_urls: Sequence[str] | None, limits: LimitOptions
+    target: str | None,
+    base_urls: Sequence[str] | None,
+    limits: LimitOptions,
+    engine: Engine | None = None,
 ) -> tuple[list[dict[str, Any]], Any]:
     """Settings for target and limits, and the function, where the target names one.
 
@@ -89,11 +101,25 @@ def target_layers(
     layers = [nested("limits", limits.settings())] if limits != LimitOptions() else []
     if base_urls:
         layers.append(nested("target.api.base_url", list(base_urls)))
+    if engine is not None:
+        layers.append(nested("target.ray", {} if engine == "ray" else None))
     if target is None:
         return layers, None
     function = None if base_urls else _function(target)
     layers.append(nested("target.model", f"function:{target}" if function else target))
     return layers, function
+
+
+def settings_of_ray(layers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Fields of ``RayConfig``, from settings of nothing else; None where there are others."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        match layer:
+            case {"target": {"ray": dict() as own}}:
+                found |= own
+            case _:
+                return None
+    return found
 
 
 def _function(target: str) -> Any:

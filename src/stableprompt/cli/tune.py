@@ -45,12 +45,14 @@ from stableprompt.cli.running import bounds_of, run_and_tell
 from stableprompt.cli.settings import nested, parse_assignments
 from stableprompt.cli.target_options import (
     BaseUrlOption,
+    EngineOption,
     LimitOptions,
     MaxCallsOption,
     MaxCostOption,
     MaxTimeOption,
     MaxTokensOption,
     TargetOption,
+    settings_of_ray,
     target_layers,
 )
 from stableprompt.cli.voices import Voice, choose_voice
@@ -123,6 +125,7 @@ def command(
     agent: AgentOption = None,
     target: TargetOption = None,
     base_url: BaseUrlOption = None,
+    target_engine: EngineOption = None,
     agent_adapter: AdapterOption = None,
     per_input: PerInputOption = None,
     method: MethodOption = None,
@@ -155,16 +158,16 @@ def command(
     require_trackers(report_to or [])
     voice = choose_voice(quiet=quiet, as_json=as_json)
     if resume is not None:
-        layers += parse_assignments(assignments or [])
-        others = any((data, config, run_dir, dry_run, *layers)) or preset != "default"
-        again = Again(resume, limits, base_url, changed_ok, report_to or [], voice)
-        _resume(again, given, target, something_else=others)
+        ray = settings_of_ray(parse_assignments(assignments or []))
+        others = any((data, config, run_dir, dry_run, target_engine, ray is None, *layers))
+        again = Again(resume, limits, base_url, ray or {}, changed_ok, report_to or [], voice)
+        _resume(again, given, target, something_else=others or preset != "default")
         return
     if changed_ok:
         raise ConfigError("--changed-ok is for --resume; a new run has nothing that could differ")
     if not data:
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
-    of_target, function = target_layers(target, base_url, limits)
+    of_target, function = target_layers(target, base_url, limits, target_engine)
     layers += [*of_target, *parse_assignments(assignments or [])]
     order = Order(given, layers, function, preset, config, run_dir, report_to or [], voice)
     _start(data, order, dry_run=dry_run)
@@ -260,6 +263,8 @@ class Again:
     limits: LimitOptions
     base_urls: Sequence[str] | None
     """Where the target answers now."""
+    ray: dict[str, Any]
+    """Settings of its Ray actors, to change."""
     changed_ok: bool
     report_to: Sequence[str]
     voice: Voice
@@ -276,7 +281,8 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
     if something_else or others != DataOptions():
         raise ConfigError(
             "--resume takes data and settings from the run folder; give it alone (limits, "
-            "--base-url and functions of your own aside), or start a new run without it"
+            "--base-url, --set target.ray.actors=... and the like, and functions of your own "
+            "aside), or start a new run without it"
         )
     if process_number() == 0:  # others may be on a machine that has no such folder
         RunFolder.open_unfinished(again.folder)
@@ -287,8 +293,9 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
     }
 
     def run(build: Any, watcher: "Observer") -> "TuneResult":
+        target = {"ray": again.ray} if again.ray else function
         resumed: TuneResult = build.resume(
-            again.folder, metric=own, target=function, observer=watcher, **options
+            again.folder, metric=own, target=target, observer=watcher, **options
         )
         return resumed
 

@@ -185,6 +185,11 @@ def _notes(task: Task, config: TuneConfig, order: MachineOrder, sides: Sides) ->
             f"{sides.devices} devices are taken to hold the agent each and to share the prompts of "
             "a step"
         )
+    if config.target.ray is not None and order.target_on is None:
+        yield (
+            "the target is planned beside the agent: Ray actors would share its time; see "
+            "--target-on"
+        )
     if sides.elsewhere:
         yield "a call of the target is taken to need a second"
     if task.metric.name == JUDGE:

@@ -6,8 +6,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from stableprompt.models.chat import Message
+from stableprompt.models.likelihood import ONE_TREE, continues_exactly
 from stableprompt.models.loading import LoadedModel
-from stableprompt.models.targets.interface import Answers, LabelScores, Usage
+from stableprompt.models.targets.interface import Answers, LabelScores, TargetLLM, Usage
 from stableprompt.models.targets.local import LocalTarget
 from stableprompt.models.tree import num_tokens, plan
 
@@ -73,3 +74,28 @@ class PaperTarget(LocalTarget):
         else:
             read = sum(map(len, inputs))
         return Usage(read, round(self._written * len(inputs)))
+
+
+def read_by_one(
+    target: TargetLLM,
+    conversations: Sequence[Sequence[Message]],
+    words: Sequence[Sequence[str]] | None,
+) -> int | None:
+    """Tokens that a target reads where it alone is asked all: what they share counts once.
+
+    Args:
+        target: Of those that share the conversations; it is not asked.
+        conversations: All of them, N.
+        words: For each conversation what may be answered; None where it answers freely.
+
+    Returns:
+        None where nothing is shared, so that what each one reads adds up.
+    """
+    if not isinstance(target, LocalTarget) or not continues_exactly(target.loaded):
+        return None
+    paper = PaperTarget(target.loaded, shared=True, plain=target.plain)
+    if words is None:
+        return paper.generate(conversations, 0).usage.read
+    starts = range(0, len(conversations), ONE_TREE)
+    parts = [(conversations[at : at + ONE_TREE], words[at : at + ONE_TREE]) for at in starts]
+    return sum(paper.label_scores(*part).usage.read for part in parts)

@@ -3,15 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
-from torch.nn.functional import pad
-
 from stableprompt.models.chat import Message
-from stableprompt.models.likelihood import ONE_TREE, continues_exactly
 from stableprompt.models.ranks import Ranks
-from stableprompt.models.targets.interface import Answers, LabelScores, TargetLLM, Usage
-from stableprompt.models.targets.local import LocalTarget
-from stableprompt.models.targets.paper import PaperTarget
+from stableprompt.models.targets.interface import Answers, LabelScores, TargetLLM
+from stableprompt.models.targets.paper import read_by_one
+from stableprompt.models.targets.portions import Part, joined_answers, joined_scores
 
 Found = TypeVar("Found", LabelScores, Answers)
 Conversations = Sequence[Sequence[Message]]
@@ -78,59 +74,39 @@ class SharedTarget:
         self, conversations: Conversations, words: Sequence[Sequence[str]]
     ) -> LabelScores:
         """Score words as the answer to each conversation; each process asks about some."""
-        parts = self._asked(
-            len(conversations),
-            lambda own: self.own.label_scores(
-                [conversations[n] for n in own], [words[n] for n in own]
-            ),
-            lambda paper: sum(
-                paper.label_scores(
-                    conversations[at : at + ONE_TREE], words[at : at + ONE_TREE]
-                ).usage.read
-                for at in range(0, len(conversations), ONE_TREE)
-            ),
-        )
-        width = max(part.label_probs.shape[1] for _, part, _ in parts)
-        tables = [
-            pad(part.label_probs, (0, width - part.label_probs.shape[1])) for _, part, _ in parts
-        ]
-        return LabelScores(torch.cat(tables), _total(parts), _failed(parts))
+
+        def ask(own: range) -> LabelScores:
+            return self.own.label_scores([conversations[n] for n in own], [words[n] for n in own])
+
+        return joined_scores(*self._asked(conversations, words, ask))
 
     def generate(self, conversations: Conversations, max_tokens: int) -> Answers:
         """Answer each conversation; each process asks about some."""
-        parts = self._asked(
-            len(conversations),
-            lambda own: self.own.generate([conversations[n] for n in own], max_tokens),
-            lambda paper: paper.generate(conversations, 0).usage.read,
-        )
-        texts = tuple(text for _, part, _ in parts for text in part.texts)
-        return Answers(texts, _total(parts), _failed(parts))
+
+        def ask(own: range) -> Answers:
+            return self.own.generate([conversations[n] for n in own], max_tokens)
+
+        return joined_answers(*self._asked(conversations, None, ask))
 
     def _asked(
         self,
-        count: int,
+        conversations: Conversations,
+        words: Sequence[Sequence[str]] | None,
         ask: Callable[[range], Found],
-        on_paper: Callable[[PaperTarget], int],
-    ) -> list[tuple[range, Found, int | None]]:
-        """By process: which conversations it had, what came of them, and from the first process
+    ) -> tuple[list[Part[Found]], int | None]:
+        """By process: which conversations it had, and what came of them; and from the first process
         the tokens that all of them take to read, where what they share counts once."""
-        mine = self._ranks.share(count)
+        mine = self._ranks.share(len(conversations))
 
         def work() -> tuple[range, Found | None, int | None, dict[str, Any]]:
             found = ask(mine) if mine else None
-            read, target = None, self.own
-            # Where nothing is shared the parts add up.
-            if (
-                self._ranks.first
-                and isinstance(target, LocalTarget)
-                and continues_exactly(target.loaded)
-            ):
-                read = on_paper(PaperTarget(target.loaded, shared=True, plain=target.plain))
-            return mine, found, read, dict(target.requests)
+            read = read_by_one(self.own, conversations, words) if self._ranks.first else None
+            return mine, found, read, dict(self.own.requests)
 
-        parts = self._ranks.each(work)
-        self._requests = _added([requests for *_, requests in parts])
-        return [(own, found, read) for own, found, read, _ in parts if found is not None]
+        told = self._ranks.each(work)
+        self._requests = _added([requests for *_, requests in told])
+        parts: list[Part[Found]] = [(own, found) for own, found, *_ in told if found is not None]
+        return parts, told[0][2]
 
 
 def _added(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -141,16 +117,4 @@ def _added(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if isinstance(value, Mapping)
         else sum(one[name] for one in found)
         for name, value in first.items()
-    }
-
-
-def _total(parts: Sequence[tuple[range, Found, int | None]]) -> Usage:
-    usage = sum((part.usage for _, part, _ in parts), start=Usage())
-    told = [read for _, _, read in parts if read is not None]
-    return Usage(told[0], usage.written) if told else usage
-
-
-def _failed(parts: Sequence[tuple[range, Found, int | None]]) -> dict[int, str]:
-    return {
-        own.start + number: why for own, part, _ in parts for number, why in part.failed.items()
     }
