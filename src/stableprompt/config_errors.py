@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -64,10 +64,11 @@ def explain(error: ValidationError, settings: type[BaseModel]) -> str:
 def names_of(settings: type[BaseModel], above: str = "") -> Iterator[str]:
     """The dotted name of every setting that holds a value."""
     for name, field in settings.model_fields.items():
-        kind: Any = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from names_of(kind, f"{above}{name}.")
-        else:
+        kinds = get_args(field.annotation) or (field.annotation,)
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        for section in sections:
+            yield from names_of(section, f"{above}{name}.")
+        if not sections:
             yield f"{above}{name}"
 
 

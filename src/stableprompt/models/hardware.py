@@ -113,7 +113,7 @@ def bfloat16_speed() -> float:
     second, of which only this process's own counts. No choice rests on it: one seed gives one
     result, however busy the machine is.
     """
-    least = {}
+    least: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16) * 5:  # in turns: what slows one slows the other
         rows, weights = torch.ones(512, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
         linear(rows, weights)
