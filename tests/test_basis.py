@@ -11,7 +11,7 @@ import pytest
 
 from stableprompt import basis, build
 from stableprompt.basis import Rests, differences, qualified_name
-from stableprompt.errors import RunError, RunStopped
+from stableprompt.errors import ConfigError, RunError, RunStopped
 from stableprompt.models import identity
 from stableprompt.models.identity import fingerprint, identity_of
 from stableprompt.tuning.records import Silence, StepRecord, TuneResult
@@ -155,6 +155,14 @@ def test_a_target_is_closed_where_a_run_cannot_be_resumed(
     with pytest.raises(RunError, match=r"config\.json cannot be written"):
         build.resume(cut, limits={"max_target_calls": 100_000})
     assert closed == ["target"]
+
+
+def test_a_run_that_is_not_in_actors_is_not_put_into_them(cut: Path) -> None:
+    before = (cut / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match="is not in Ray actors"):
+        build.resume(cut, target={"ray": {"actors": 2}}, changed_ok=True)
+    assert (cut / "config.json").read_bytes() == before
+    build.resume(cut)
 
 
 def test_what_is_accepted_is_told_and_stands_in_the_result(cut: Path) -> None:

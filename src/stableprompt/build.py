@@ -138,6 +138,7 @@ def resume(
         content, settings = ranks.first_does(lambda: _what_was_written(path))
         # Whether it is what was written is asked below, part by part.
         task = unchecked_task(content, metric)
+        _require_the_same_engine(settings, changes)
         config = make_config(settings, changes)
         require_price(config)
         require_shareable(config, ranks)
@@ -170,11 +171,27 @@ def _what_may_change(
             f"a resumed run keeps its target, found {', '.join(others) or 'no settings'}; give the "
             'function that it is, or {"ray": {...}} with settings of Ray actors to change'
         )
-    of_target: dict[str, Any] = {"ray": dict(named["ray"])} if "ray" in named else {}
+    of_target: dict[str, Any] = {"ray": dict(named["ray"])} if named.get("ray") else {}
     if base_url is not None:
         of_target["api"] = {"base_url": base_url}
     changes: dict[str, Any] = {"limits": dict(limits)} if limits else {}
     return function, changes | ({"target": of_target} if of_target else {})
+
+
+def _require_the_same_engine(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Check that a run is in Ray actors already where those are to change: answers differ in their
+    last digits from those in this process.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    target = settings.get("target")
+    in_actors = isinstance(target, Mapping) and target.get("ray") is not None
+    if "ray" in changes.get("target", {}) and not in_actors:
+        raise ConfigError(
+            "the target of this run is not in Ray actors, so none of their settings can change; "
+            "leave target.ray out, or start a new run"
+        )
 
 
 def _what_was_written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

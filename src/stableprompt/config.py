@@ -193,7 +193,7 @@ class TuneConfig(Section):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: Dtype = "auto"
-    """Of the frozen weights; auto is bfloat16 where the hardware multiplies it."""
+    """Of the frozen weights; auto is bfloat16 where the hardware multiplies it faster."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """How attention is computed; auto leaves it to transformers, which takes PyTorch's own (sdpa).
     flash_attention_2 needs a CUDA device, bfloat16 or float16, and the package flash-attn."""

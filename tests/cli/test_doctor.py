@@ -15,6 +15,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda package: "9.9")
     monkeypatch.setattr(embedded, "is_available", lambda: True)
     monkeypatch.setattr(doctor, "_writable", lambda folder: True)
+    monkeypatch.setattr(hardware, "bfloat16_speed", lambda: 1.0)
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
@@ -76,8 +77,8 @@ def test_what_is_optional_may_be_missing(monkeypatch: pytest.MonkeyPatch, packag
 @pytest.mark.parametrize(
     ("dtype", "line"),
     [
-        (torch.bfloat16, "  ok    bfloat16 in hardware"),
-        (torch.float32, "  none  bfloat16 in hardware (weights are float32 here)"),
+        (torch.bfloat16, "  ok    bfloat16 faster in hardware"),
+        (torch.float32, "  none  bfloat16 faster in hardware (weights are float32 here)"),
     ],
 )
 def test_the_precision_is_told(

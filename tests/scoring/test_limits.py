@@ -7,7 +7,7 @@ import pytest
 from stableprompt.llm_config import LimitsConfig
 from stableprompt.models.targets.interface import Usage
 from stableprompt.scoring.ledger import Ledger, Purpose
-from stableprompt.scoring.limits import Limits, Nobody
+from stableprompt.scoring.limits import Limits, Unheard
 
 
 def spent(calls: int = 0, read: int = 0, written: int = 0) -> Ledger:
@@ -119,7 +119,7 @@ def test_the_tightest_limit_counts() -> None:
 
 
 def test_a_half_and_four_fifths_are_said_once() -> None:
-    class Listening(Nobody):
+    class Listening(Unheard):
         def __init__(self) -> None:
             self.notes: list[str] = []
             self.costs: list[tuple[int, float | None]] = []

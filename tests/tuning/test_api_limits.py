@@ -197,7 +197,7 @@ def test_a_half_and_four_fifths_are_told_once(tmp_path: Path) -> None:
     # After each portion of four calls, many times in a step.
     assert notes.calls == sorted(notes.calls)
     assert notes.calls[-1] == result.target_calls
-    assert len(set(notes.calls)) > 60 > 8 * 3
+    assert len(set(notes.calls)) >= result.target_calls // 4
     early = [note for note in notes.notes if " steps: " in note]
     assert early == [f"3 of 8 steps: {KEPT}"]
     notes.notes.remove(early[0])

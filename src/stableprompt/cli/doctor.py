@@ -76,8 +76,9 @@ def _hardware() -> Iterator[tuple[bool, str]]:
     yield gpu, f"GPU {torch.cuda.get_device_name(device) if gpu else '(torch sees none)'}"
     fast = pick_dtype("auto", device) == torch.bfloat16
     told = "" if fast else " (weights are float32 here)"
-    measured = "" if gpu else f"; {bfloat16_speed():.1f} times as fast as float32, measured"
-    yield fast, f"bfloat16 in hardware{told}{measured}"
+    if device.type == "cpu":
+        told += f"; {bfloat16_speed():.2g} times as fast as float32, measured"
+    yield fast, f"bfloat16 faster in hardware{told}"
     missing = missing_for_compile(device)
     yield not missing, f"torch.compile{f' (optional; needs {missing})' if missing else ''}"
 

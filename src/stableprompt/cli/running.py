@@ -11,7 +11,7 @@ from stableprompt.cli.interrupts import Interrupts
 from stableprompt.cli.live import Bounds
 from stableprompt.cli.terminal import say
 from stableprompt.cli.voices import Voice
-from stableprompt.errors import RunStopped, StablePromptError
+from stableprompt.errors import RunStopped, TargetError
 from stableprompt.launched import process_number
 from stableprompt.runs.folder import CONFIG, RESULT
 from stableprompt.trackers import Trackers
@@ -61,8 +61,8 @@ def run_and_tell(
             if not others:
                 say(f"interrupted{_hint(folder)}", to_stderr=True)
             raise typer.Exit(interrupts.exit_code) from interrupt
-        except StablePromptError as error:
-            if "resume" in str(error) and (hint := _hint(folder)):
+        except TargetError as error:
+            if "resume the run" in str(error) and (hint := _hint(folder)):
                 error.add_note(hint.removeprefix("; "))
             raise
     voice.finish(result)

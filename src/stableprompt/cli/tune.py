@@ -219,7 +219,7 @@ def _start(data: str, order: Order, *, dry_run: "bool | MachineOrder") -> None:
     from stableprompt.cli.data import load_task
     from stableprompt.cli.settings_file import read_settings
     from stableprompt.config import make_config
-    from stableprompt.models.targets.providers import require_keys, require_no_slip
+    from stableprompt.models.targets.providers import require_no_slip
     from stableprompt.tuning.checks import require_enough_examples
 
     file_settings = read_settings(order.config) if order.config else {}
@@ -227,8 +227,6 @@ def _start(data: str, order: Order, *, dry_run: "bool | MachineOrder") -> None:
     task = load_task(data, order.given, seed=settings.split_seed)
     require_enough_examples(task, settings)
     require_no_slip(settings.target)
-    if not dry_run:  # else nobody is asked
-        require_keys(settings.target)
     folder = order.run_dir or default_run_dir(task.name)  # that of the first process counts
     if process_number() == 0:
         RunFolder.require_free(folder)
@@ -275,6 +273,8 @@ def _resume(again: Again, given: DataOptions, target: str | None, *, something_e
 
     own = custom_metric(given.metric)  # what a run folder cannot hold: functions
     function = target_layers(target, None, LimitOptions())[1]
+    if function is not None and again.ray:
+        raise ConfigError("Ray actors hold a checkpoint; leave --set target.ray... out")
     something_else = something_else or (target is not None and function is None)
     # The data folder may come from the environment, so it does not count.
     others = replace(given, metric=None if own else given.metric, data_dir=None)

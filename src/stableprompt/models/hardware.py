@@ -109,13 +109,13 @@ def cpu_has_fast_bfloat16() -> bool:
 def bfloat16_speed() -> float:
     """How many times as fast as in float32 this CPU multiplies in bfloat16, measured.
 
-    The size is that of a feed-forward layer of the embedded model for 512 tokens; a tenth of a
-    second, of which only this process's own counts. No choice rests on it: one seed gives one
-    result, however busy the machine is.
+    The size is that of a feed-forward layer of the embedded model for 128 tokens. Only this
+    process's own time counts, and no choice rests on it: one seed gives one result, however busy
+    the machine is.
     """
     least: dict[torch.dtype, float] = {}
     for dtype in (torch.float32, torch.bfloat16) * 5:  # in turns: what slows one slows the other
-        rows, weights = torch.ones(512, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+        rows, weights = torch.ones(128, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
         linear(rows, weights)
         started = time.process_time()
         linear(rows, weights)

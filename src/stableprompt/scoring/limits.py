@@ -26,8 +26,8 @@ class Listener(Protocol):
         """So many target calls were made, and cost so much; None: nobody knows a price."""
 
 
-class Nobody:
-    """A listener that hears nothing."""
+class Unheard:
+    """The listener of a run that nobody watches."""
 
     def on_note(self, note: str) -> None:
         """Ignore."""
@@ -74,7 +74,7 @@ class Limits:
         self._config, self.kept = config, kept
         self.price, self.judge_price = price, judge_price
         self.selection = selection
-        self.listener = listener or Nobody()
+        self.listener = listener or Unheard()
         self._clock, self._started = clock, clock()
         self.waited = 0.0
         self.steps = 0

@@ -144,7 +144,12 @@ def test_where_none_is_left_new_ones_are_waited_for_no_longer_than_was_said() ->
 
 
 @pytest.mark.parametrize(
-    ("second", "said"), [("another", "do not hold the same target"), (DataError("no"), "no")]
+    ("second", "said"),
+    [
+        ("another", "do not hold the same target"),
+        (DataError("no"), "no"),
+        (RuntimeError("CUDA out of memory"), "CUDA out of memory"),
+    ],
 )
 def test_one_that_is_another_target_is_not_taken_on(second: Any, said: str) -> None:
     script = Script(

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from stableprompt.errors import StablePromptError, TargetError
+from stableprompt.errors import TargetError
 
 Call = TypeVar("Call", bound=Hashable)
 
@@ -135,7 +135,7 @@ class Crew:
         member = self._starting.pop(call)
         try:
             self._require_same(self._hands.outcome(call))
-        except (Lost, StablePromptError) as error:  # the others may be able to do without it
+        except Exception as error:  # whatever it is, the others may be able to do without it
             self._replace(member, str(error))
         else:
             self._ready.add(member)

@@ -15,7 +15,7 @@ from stableprompt.errors import ConfigError
 from stableprompt.llm_config import ApiConfig, TargetConfig
 
 FUNCTION_PREFIX: Final = "function:"
-_A_SLIP: Final = 0.82
+_A_SLIP: Final = 0.9
 NO_KEY: Final = "none"
 """What is sent to a server that asks for no key."""
 
@@ -119,17 +119,6 @@ def key_of(endpoint: Endpoint) -> str:
     return key
 
 
-def require_keys(config: TargetConfig) -> None:
-    """Check that the environment has the key of a target behind an API.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if is_api(config):
-        for endpoint in endpoints_of(config.model, config.api):
-            key_of(endpoint)
-
-
 def require_no_slip(config: TargetConfig) -> None:
     """Check that a target is not behind an API whose name was misspelt: the hub would be asked.
 
@@ -142,8 +131,8 @@ def require_no_slip(config: TargetConfig) -> None:
     if os.path.isdir(os.path.expanduser(config.model)):
         return
     close = get_close_matches(provider.lower(), PROVIDERS, n=1, cutoff=_A_SLIP)
-    # Many who publish on the hub are called like their API and more, as mistralai.
-    if close and not provider.lower().startswith(close[0]):
+    # Many who publish on the hub are called like an API and more (mistralai), or less (llama).
+    if close and provider[0].lower() == close[0][0] and not provider.lower().startswith(close[0]):
         raise ConfigError(
             f"no provider and no folder is called {provider!r}: did you mean "
             f"{close[0]}/{rest}? A hub id of that name is 'hub:{config.model}'"

@@ -65,9 +65,9 @@ class RayCluster:
         self._actors: dict[int, Any] = {}
         self._places: Any = None
         self._ours = not ray.is_initialized()  # a program of the user's may be on a cluster
-        if self._ours:
-            self._connect(config)
         try:
+            if self._ours:
+                self._connect(config)
             self._actor: Any = ray.remote(actor)
             self._takes = {"num_cpus": config.cpus, "num_gpus": config.gpus}
             self._take_places(config)
@@ -129,7 +129,9 @@ class RayCluster:
     def _connect(self, config: RayConfig) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         # Ray prints the end of an actor into what the program prints, whatever it was told.
-        self._ray._private.worker._worker_logs_enabled = False
+        worker: Any = getattr(getattr(self._ray, "_private", None), "worker", None)
+        if hasattr(worker, "_worker_logs_enabled"):
+            worker._worker_logs_enabled = False
         if config.address is None:
             # More would only make Ray start more processes ahead.
             cpus = min(config.actors * config.cpus, os.cpu_count() or 1)
