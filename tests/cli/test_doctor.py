@@ -77,8 +77,8 @@ def test_what_is_optional_may_be_missing(monkeypatch: pytest.MonkeyPatch, packag
 @pytest.mark.parametrize(
     ("dtype", "line"),
     [
-        (torch.bfloat16, "  ok    bfloat16 faster in hardware"),
-        (torch.float32, "  none  bfloat16 faster in hardware (weights are float32 here)"),
+        (torch.bfloat16, "  ok    fast bfloat16"),
+        (torch.float32, "  none  fast bfloat16 (weights are float32 here)"),
     ],
 )
 def test_the_precision_is_told(

@@ -12,7 +12,8 @@ import pytest
 from typer.main import get_command
 
 from stableprompt.cli import app
-from stableprompt.cli.run_options import DEFAULTS
+from stableprompt.cli.plan_file import PlanFile
+from stableprompt.cli.target_options import DEFAULTS
 from stableprompt.config import make_config
 from stableprompt.presets import METHODS
 from stableprompt.tasks.benchmarks.entries import benchmark_names, families
@@ -96,6 +97,8 @@ def test_help_says_the_defaults_of_the_settings() -> None:
         for part in name.split("."):
             found = getattr(found, part)
         assert told == str(found)
+    plan = PlanFile.model_construct()
+    assert (plan.budget, plan.seeds, str(plan.out)) == (2000, [0], "runs/comparison")
 
 
 def test_no_help_text_loses_what_stands_in_brackets() -> None:

@@ -78,7 +78,7 @@ def _hardware() -> Iterator[tuple[bool, str]]:
     told = "" if fast else " (weights are float32 here)"
     if device.type == "cpu":
         told += f"; {bfloat16_speed():.2g} times as fast as float32, measured"
-    yield fast, f"bfloat16 faster in hardware{told}"
+    yield fast, f"fast bfloat16{told}"
     missing = missing_for_compile(device)
     yield not missing, f"torch.compile{f' (optional; needs {missing})' if missing else ''}"
 

@@ -1,21 +1,14 @@
 """How a run goes, on the command line: agent, method, seed, where it is kept."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
+from stableprompt.cli.target_options import DEFAULTS
 from stableprompt.presets import METHODS, PRESETS
 from stableprompt.trackers import TRACKERS
 
-DEFAULTS: Final = {
-    "agent.model": "smollm2-135m",
-    "target.model": "smollm2-135m",
-    "method": "appo",
-    "steps": "10",
-    "seed": "0",
-}
-"""Those of the settings, which help does not load; a test compares them."""
 SeedPromptOption = Annotated[
     str | None,
     typer.Option(

@@ -59,11 +59,11 @@ def run_and_tell(
                 leave_others()
         except (KeyboardInterrupt, RunStopped) as interrupt:
             if not others:
-                say(f"interrupted{_hint(folder)}", to_stderr=True)
+                say("; ".join(filter(None, ("interrupted", _hint(folder)))), to_stderr=True)
             raise typer.Exit(interrupts.exit_code) from interrupt
         except TargetError as error:
             if "resume the run" in str(error) and (hint := _hint(folder)):
-                error.add_note(hint.removeprefix("; "))
+                error.add_note(hint)
             raise
     voice.finish(result)
 
@@ -77,9 +77,9 @@ def bounds_of(task: "Task", config: "TuneConfig") -> Bounds:
 
 
 def _hint(folder: Path) -> str:
-    """How to go on."""
+    """How to go on; "" where there is nothing yet."""
     if (folder / RESULT).is_file():
-        return f"; the run is finished: {folder / RESULT}"
+        return f"the run is finished: {folder / RESULT}"
     resumable = (folder / CONFIG).is_file()
     command = f"stableprompt tune --resume {shlex.quote(str(folder))}"
-    return f"; continue with: {command}" if resumable else ""
+    return f"continue with: {command}" if resumable else ""

@@ -3,19 +3,27 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from stableprompt.cli.settings import nested
 from stableprompt.errors import ConfigError
 
+DEFAULTS: Final = {
+    "agent.model": "smollm2-135m",
+    "target.model": "smollm2-135m",
+    "method": "appo",
+    "steps": "10",
+    "seed": "0",
+}
+"""Those of the settings, which help does not load; a test compares them."""
 TargetOption = Annotated[
     str | None,
     typer.Option(
         help="LLM that follows them: embedded name, folder, hub id, PROVIDER/MODEL behind an API, "
         "or MODULE:FUNCTION of your own.",
-        show_default="smollm2-135m",
+        show_default=DEFAULTS["target.model"],
     ),
 ]
 BaseUrlOption = Annotated[
