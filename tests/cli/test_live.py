@@ -126,6 +126,19 @@ def test_calls_are_seen_while_a_step_waits_for_them(shown: Shown) -> None:
     assert "calls   400 of at most 400 (100%); $2.00 of $2.50" in shown.lines()
 
 
+def test_what_begins_is_drawn_at_once_however_soon_it_is_over(shown: Shown) -> None:
+    def drawn_by(event: str) -> bool:  # without being asked: nothing draws by time here
+        return event in shown.output.getvalue()
+
+    with shown.view as view:
+        view.on_phase("loading models")
+        assert drawn_by(" loading models, 0 s")
+        view.on_start(0, 2)
+        assert drawn_by(" step 1 of 2, 0 s")
+        view.on_step(replace(RECORD, step=0))
+        assert drawn_by(" step 2 of 2, 0 s")
+
+
 def test_what_a_run_does_not_have_is_not_shown(shown: Shown) -> None:
     with shown.view as view:
         view.on_start(0, 2)

@@ -27,6 +27,7 @@ def test_a_plan_says_calls_time_memory_and_dollars_in_eighty_columns() -> None:
         assert part in output
     assert "memory of one h200 of a server" in output
     assert output.count("at the peak: fits") == 2
+    assert output.count("driver, gaps between blocks") == 2
     assert "agent 8.03B, target 406B" in output
     assert "not loaded" not in output
 
