@@ -104,7 +104,7 @@ def run(folder: Path, latency: float, at_once: int, *, ahead: bool) -> float:
                 "target": target_at(server, **api),
             }
         )
-        with patch.object(speakers, "load_agent", lambda _: slow_agent()):
+        with patch.object(speakers, "load_agent", lambda *_: slow_agent()):
             build.start_run(make_task(size=80), config, folder, Silence())
     lines = (folder / "steps.jsonl").read_text().splitlines()
     seconds = [json.loads(line)["seconds"] for line in lines[1:]]

@@ -71,10 +71,21 @@ def by_traffic() -> list[Planned]:
 
 
 def by_agent() -> list[Planned]:
-    """The agent grows, the target stays."""
-    return [
+    """The agent grows, the target stays; what no GPU holds is split over some as well."""
+    whole = [
         replace(on_fewest(LARGEST, machine="h200", agent=size), name=size)
         for size in ("smollm2-135m", "1b", "llama-3-8b", "qwen2.5-32b", "llama-3-70b")
+    ]
+    parts = (("llama-3-70b", 2), ("llama-3-70b", 8), ("gpt-3-175b", 4), ("llama-3-405b", 8))
+    return whole + [
+        planned(
+            f"{size}, split over {devices}",
+            MachineOrder(
+                f"{devices}xh200", "8xh200", agent_size=size, target_size=LARGEST, split=True
+            ),
+            8,
+        )
+        for size, devices in parts
     ]
 
 

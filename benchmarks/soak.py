@@ -76,7 +76,7 @@ def live(folder: Path, options: dict[str, Any]) -> None:
         def on_step(self, record: StepRecord) -> None:
             life.note(record.step)
 
-    speakers.load_agent = lambda config: make_agent(seed=7)
+    speakers.load_agent = lambda config, ranks=None: make_agent(seed=7)
     settings = settings_of(options)
     while True:
         try:

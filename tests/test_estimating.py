@@ -50,7 +50,9 @@ def target(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent that speaks whole words, and a real target with a tokenizer of its own."""
 
-    def load_models(config: TuneConfig, function: Any = None) -> tuple[AgentLLM, TargetLLM]:
+    def load_models(
+        config: TuneConfig, function: Any = None, ranks: Any = None
+    ) -> tuple[AgentLLM, TargetLLM]:
         return make_agent(seed=7), LocalTarget(make_loaded())
 
     for module in (build, estimating):

@@ -26,6 +26,11 @@ from tests.several.runs import cut_words, run_locally, run_words, run_writers
 
 ROOT = Path(__file__).parent.parent
 RUNS = ("words", "writers", "labels", "texts")
+SPLIT = ("labels", "texts")
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+APART = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+APART += ["--dynamo_backend", "no"]
+TOGETHER = ["--config_file", str(ROOT / "recipes" / "fsdp2.yaml")]
 pytestmark = pytest.mark.timeout(900)  # two processes that load torch, on a busy machine
 _CLOCKS = ("seconds", "target_seconds", "run_dir")
 _TOLERANCE = 2e-3  # float32, and whatever an optimizer makes of its last digits
@@ -55,22 +60,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     folder = tmp_path_factory.mktemp("several")
     cut_words(folder / "cut", step=1)  # begun by one, ended by two
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2}
-    command = [sys.executable, "-m", "tests.several.worker", str(folder), str(model)]
-    workers = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(**place, RANK=rank, LOCAL_RANK=rank),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    worker = [sys.executable, "-m", "tests.several.worker", str(folder), str(model)]
+    workers = [started(worker, **place, RANK=rank, LOCAL_RANK=rank) for rank in range(2)]
     try:
         run_words(folder / "one" / "words")
         run_writers(folder / "one" / "writers")
-        for kind in ("labels", "texts"):
+        for kind in SPLIT:
             run_locally(folder / "one" / kind, model, kind)
         told = [worker.communicate(timeout=600)[0] for worker in workers]
     finally:
@@ -78,6 +73,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
             worker.kill()
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(told)
     return folder
+
+
+@pytest.fixture(scope="module")
+def split(folder: Path, model: Path) -> Path:
+    """The runs of two processes that hold the agent together, in ``split``."""
+    worker = ["-m", "tests.several.worker", str(folder / "split"), str(model), "split"]
+    launched = started([*LAUNCH, *TOGETHER, "--main_process_port", str(free_port()), *worker])
+    try:
+        told, _ = launched.communicate(timeout=600)
+    finally:
+        launched.kill()
+    assert launched.returncode == 0, told
+    return folder
+
+
+def started(command: list[str], **more: object) -> subprocess.Popen[str]:
+    """Says everything on one stream."""
+    into = subprocess.PIPE
+    place = environment(**more)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=place, stdout=into, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -109,7 +126,16 @@ def assert_near(found: Any, wanted: Any, where: str) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_make_the_run_of_one(folder: Path, name: str) -> None:
-    one, two = folder / "one" / name, folder / name
+    require_same_run(folder / "one" / name, folder / name)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_two_that_hold_the_agent_together_make_it_too(split: Path, name: str) -> None:
+    require_same_run(split / "one" / name, split / "split" / name)
+
+
+def require_same_run(one: Path, two: Path) -> None:
+    """But for rounding, and for how many made it."""
     for file in ("steps.jsonl", "prompts.jsonl", "pairs.jsonl"):
         found, wanted = bare(lines(two / file)), bare(lines(one / file))
         assert wanted
@@ -145,17 +171,16 @@ def test_one_that_is_asked_stops_all_after_the_step(folder: Path) -> None:
     assert not (folder / "stopped" / "result.json").exists()
 
 
+@pytest.mark.parametrize("how", [APART, TOGETHER], ids=["apart", "together"])
 def test_one_that_dies_ends_all_and_the_run_goes_on_alone(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, how: list[str]
 ) -> None:
     write_rows(tmp_path / "rows.csv", 60)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STABLEPROMPT_CACHE", str(tmp_path / "cache"))
     tune = ["tune", "rows.csv", *COLUMNS, *options(*SMALL, "steps=3")]
     tune += ["--agent", str(model), "--target", "tests.several.dying:answer", "--run-dir"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    launch = [*LAUNCH, *how, "--main_process_port", str(free_port())]
     started = time.monotonic()
     launched = subprocess.Popen(
         [*launch, "-m", "stableprompt", *tune, "run"],
@@ -248,9 +273,12 @@ def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("FSDP", "launched with FSDP, which splits"), ("DEEPSPEED", "launched with DeepSpeed")],
+    [
+        ("FSDP", "launched with FSDP version 1; version 2 alone is supported"),
+        ("DEEPSPEED", "launched with DeepSpeed, which is not supported"),
+    ],
 )
-def test_what_splits_the_agent_is_refused(
+def test_other_ways_to_split_the_agent_are_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -148,7 +148,7 @@ def resume(
             lambda: Basis.of_resumed(folder, known, changed_ok=changed_ok, tell=observer.on_note)
         )
         observer.on_phase("loading models")
-        models = load_models(share_of_calls(config, ranks.count), function)
+        models = load_models(share_of_calls(config, ranks.count), function, ranks)
         with closing(models[1]):
             ranks.require_same(SAME, lambda: known_before_loading(task, content, config, function))
             if changes:
@@ -236,7 +236,7 @@ def start_run(
     path = ranks.agree(path)
     ranks.first_does(lambda: RunFolder.require_free(path))
     observer.on_phase("loading models")
-    models = load_models(share_of_calls(config, ranks.count), function)
+    models = load_models(share_of_calls(config, ranks.count), function, ranks)
     with closing(models[1]), ExitStack() as held:
         parts = parts_of(task, config, models, ranks, observer)
         held.enter_context(closing(parts.scorer))

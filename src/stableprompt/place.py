@@ -11,6 +11,7 @@ from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
 from stableprompt.models.hardware import pick_device
 from stableprompt.models.ranks import Ranks
+from stableprompt.models.split import require_splittable
 from stableprompt.runs.folder import RunFolder
 from stableprompt.runs.lock import alone
 from stableprompt.tasks.task import Task
@@ -90,6 +91,8 @@ def require_shareable(config: TuneConfig, ranks: Ranks, *, searching: bool = Fal
             f"Ray actors hold the target of one process, it was launched with {ranks.count}; start "
             "it without `accelerate launch`, or leave --target-engine and target.ray out"
         )
+    if ranks.split:
+        require_splittable(config)
     device = pick_device(config.device)
     if device.index is not None or device.type != ranks.device.type:
         raise ConfigError(

@@ -17,6 +17,8 @@ from stableprompt.models.agent import AgentLLM
 from stableprompt.models.embedded import EMBEDDED_NAME
 from stableprompt.models.hardware import options_of, pick_device, pick_hardware
 from stableprompt.models.loading import load_model, resolve_name
+from stableprompt.models.ranks import ALONE, Ranks
+from stableprompt.models.split import split_weights
 from stableprompt.models.targets.answer_cache import AnswerCache
 from stableprompt.models.targets.api import ApiTarget
 from stableprompt.models.targets.function import FunctionTarget, TargetFunction
@@ -39,13 +41,14 @@ from stableprompt.tuning.randomness import derive_seed
 
 
 def load_models(
-    config: TuneConfig, function: TargetFunction | None = None
+    config: TuneConfig, function: TargetFunction | None = None, ranks: Ranks = ALONE
 ) -> tuple[AgentLLM, TargetLLM]:
     """Agent and target; one copy of the weights where they are the same checkpoint, held alike.
 
     Args:
         config: Names them.
         function: The target, where it is a function.
+        ranks: The processes of the run, which may hold the agent's weights together.
 
     Raises:
         ConfigError: this machine cannot do what the settings ask for; nothing was loaded.
@@ -56,7 +59,7 @@ def load_models(
     for_agent, for_target = options_of(config), options_of(config, config.target)
     alike = pick_hardware(**for_agent) == pick_hardware(**for_target)
     try:
-        agent = load_agent(config)
+        agent = load_agent(config, ranks)
     except BaseException:
         if elsewhere is not None:
             elsewhere.close()
@@ -69,7 +72,7 @@ def load_models(
     return agent, load_target(config)
 
 
-def load_agent(config: TuneConfig) -> AgentLLM:
+def load_agent(config: TuneConfig, ranks: Ranks = ALONE) -> AgentLLM:
     """The agent alone, with the adapter that it starts from.
 
     Raises:
@@ -78,7 +81,7 @@ def load_agent(config: TuneConfig) -> AgentLLM:
     """
     model = config.agent.model
     try:
-        loaded = load_model(model, **options_of(config))
+        loaded = load_model(model, moved=not ranks.split, **options_of(config))
     except ModelError as error:
         if model.partition("/")[0] not in PROVIDERS or os.path.isdir(os.path.expanduser(model)):
             raise
@@ -90,6 +93,8 @@ def load_agent(config: TuneConfig) -> AgentLLM:
     adapted = AdaptedModel(loaded.model, lora, seed=derive_seed(config.seed, "lora"))
     if adapter is not None:
         adapted.load_adapter(adapter)
+    if ranks.split:
+        split_weights(loaded, adapted, ranks)
     return AgentLLM(loaded, adapted, temperature=config.agent.temperature)
 
 

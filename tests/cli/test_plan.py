@@ -53,6 +53,7 @@ def test_a_price_of_ones_own_replaces_the_assumed_rent() -> None:
         ["--agent-size", "1b"],
         ["--target-size", "1b"],
         ["--gpu-price", "1"],
+        ["--split-agent"],
     ],
 )
 def test_options_of_a_plan_need_the_machine(more: list[str]) -> None:

@@ -21,7 +21,7 @@ from stableprompt.scaling import memory
 from stableprompt.scaling.machines import MachineOrder
 from stableprompt.scaling.roles import WAITING
 from stableprompt.scaling.shapes import SHAPES
-from stableprompt.scaling.work import COMPUTE, Held
+from stableprompt.scaling.work import COMPUTE, LINKS, Held
 from stableprompt.tasks.bundled_tasks import load_bundled
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.forecast import most_calls
@@ -74,6 +74,32 @@ def test_devices_of_the_agent_share_its_prompts() -> None:
         assert seconds(one, part) / 4 < seconds(four, part) < seconds(one, part)
     assert any("hold the agent each" in note for note in four.notes)
     assert not any("hold the agent each" in note for note in one.notes)
+
+
+def test_devices_that_hold_the_agent_together_hold_less_and_fetch_the_rest() -> None:
+    large = {**LARGE, "agent_size": "llama-3-70b"}
+    whole = plan(on="2xh200", order=large)
+    split = plan(on="2xh200", order={**large, "split": True})
+    assert not whole.fits
+    assert split.fits
+    shape = SHAPES["llama-3-70b"]
+    linear = 2.0 * shape.linear_parameters
+    kept = 2.0 * shape.parameters - linear + linear / 2 + 2 * linear / 80  # 80 layers, two whole
+    assert split.memory[0].lasting["agent"] == pytest.approx(kept)
+    for part in (WRITING, JUDGING, LEARNING):
+        assert split.seconds[part][LINKS] > whole.seconds[part][LINKS]
+    assert split.bottleneck == (WRITING, LINKS)  # all weights for every token
+    assert split.seconds[TARGET] == whole.seconds[TARGET]
+    assert any("hold the agent together" in note for note in split.notes)
+
+
+def test_a_target_that_is_the_split_agent_is_fetched_too() -> None:
+    sizes = {"agent_size": "qwen2.5-7b", "target_size": "qwen2.5-7b"}
+    whole, split = (plan(on="2xh100", order={**sizes, "split": s}) for s in (False, True))
+    assert whole.seconds[TARGET][LINKS] == 0
+    assert split.seconds[TARGET][LINKS] > 0
+    [apart] = plan(on="2xh100", order={**sizes, "split": True, "target_size": "yi-1.5-9b"}).memory
+    assert apart.lasting["target"] == 2 * SHAPES["yi-1.5-9b"].parameters  # held whole by each
 
 
 def test_one_checkpoint_held_alike_is_one_copy() -> None:
@@ -161,6 +187,7 @@ def test_a_plan_is_plain_data() -> None:
         ({"replicas": 2}, "2 replicas of what"),
         ({"agent_size": "some/model-of-mine"}, "is not known"),
         ({"target_on": "8xtpu"}, "'8xtpu' is not known"),
+        ({**LARGE, "split": True}, "cannot be split over h100 with quantize 'none'"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(order: dict[str, Any], told: str) -> None:

@@ -22,6 +22,7 @@ from stableprompt.scaling.work import (
     Work,
     continuing,
     costs,
+    gathering,
     judging,
     learning,
     reading,
@@ -125,6 +126,18 @@ def test_beyond_a_node_the_network_limits() -> None:
     near, far = (costs(work, SPEED, n, machine)[LINKS] for n in (8, 16))
     assert near == pytest.approx(1e12 * 14 / 8 / (450e9 * 0.6))
     assert far == pytest.approx(1e12 * 30 / 16 / (50e9 * 0.6))
+
+
+def test_a_split_model_is_fetched_anew_in_every_pass() -> None:
+    # 1728 numbers of 2 bytes in 3 layers, of which three of four parts are fetched, at 60 of 100
+    # bytes a second; 10 us for each layer, and for all to agree on the pass.
+    layer = 1e-5 + 1728 * 2 / 3 * 0.75 / 60
+    once = gathering(reading(HELD, 7), HELD, 4, LINKED)
+    assert once == pytest.approx(3 * layer + 1e-5)
+    many = gathering(continuing(HELD, 5, 100, 12), HELD, 4, LINKED)
+    assert many == pytest.approx(12 * once)  # however many rows
+    both = gathering(learning(HELD, 2, 10, 3), HELD, 4, LINKED)
+    assert both == pytest.approx(4 * once)  # query and rows, forward and backward
 
 
 def test_a_program_gets_a_share_of_the_peak_or_what_was_measured() -> None:

@@ -1,4 +1,5 @@
-"""One of the processes of ``tests/test_several_processes.py``; takes a folder and a model.
+"""One of the processes of ``tests/test_several_processes.py``; takes a folder and a model,
+and whether the processes hold the agent together.
 
 What is compared with one process is compared here where a process alone can be asked, too.
 """
@@ -28,6 +29,7 @@ from stableprompt.tuning.records import Silence
 from tests.fakes.agents import MESSAGES, make_agent
 from tests.fakes.api_server import ApiServer
 from tests.several.runs import resume_words, run_locally, run_words, run_writers
+from tests.several.splitting import check_split
 
 
 def check_ranks(ranks: Ranks) -> None:
@@ -154,19 +156,28 @@ class Stops(Silence):
 def main() -> None:
     folder, model = Path(sys.argv[1]), Path(sys.argv[2])
     ranks = Ranks.launched()
+    assert ranks.split == ("split" in sys.argv[3:])
+    if ranks.split:
+        check_split(ranks, model)
+    else:
+        check_whole(ranks)
+        with pytest.raises(RunStopped):  # both, though one was asked
+            run_words(folder / "stopped", Stops(ranks.number == 1))
+        run_words(folder / "words")
+        run_writers(folder / "writers")
+        resume_words(folder / "cut")
+    for kind in ("labels", "texts"):
+        run_locally(folder / kind, model, kind)
+    leave_others()
+
+
+def check_whole(ranks: Ranks) -> None:
+    """Of an agent that each process holds."""
     check_ranks(ranks)
     check_agent(ranks)
     check_targets(ranks)
     check_replicas(ranks)
     check_limits(ranks)
-    with pytest.raises(RunStopped):  # both, though one was asked
-        run_words(folder / "stopped", Stops(ranks.number == 1))
-    run_words(folder / "words")
-    run_writers(folder / "writers")
-    resume_words(folder / "cut")
-    for kind in ("labels", "texts"):
-        run_locally(folder / kind, model, kind)
-    leave_others()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> list[CountingTarget]:
     """The target of each run, in the order of the runs."""
     made: list[CountingTarget] = []
 
-    def load_models(config: TuneConfig, function: Any = None) -> tuple[Any, Any]:
+    def load_models(config: TuneConfig, function: Any = None, ranks: Any = None) -> tuple[Any, Any]:
         made.append(CountingTarget())
         return make_agent(seed=7, temperature=config.agent.temperature), made[-1]
 

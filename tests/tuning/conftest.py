@@ -35,7 +35,7 @@ def scripted_models(monkeypatch: pytest.MonkeyPatch) -> ScriptedTarget:
     """The target of all runs from now on; agents are made afresh for each run."""
     scripted = ScriptedTarget()
 
-    def load_models(config: TuneConfig, function: Any = None) -> tuple[Any, Any]:
+    def load_models(config: TuneConfig, function: Any = None, ranks: Any = None) -> tuple[Any, Any]:
         return make_agent(seed=7, temperature=config.agent.temperature), scripted
 
     monkeypatch.setattr(build, "load_models", load_models)
@@ -54,7 +54,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(
         speakers,
         "load_agent",
-        lambda config: make_agent(seed=7, temperature=config.agent.temperature),
+        lambda config, ranks=None: make_agent(seed=7, temperature=config.agent.temperature),
     )
     # With prompts for each input the agent answers alone, too: it could not.
     monkeypatch.setattr(build, "target_of", lambda agent, config: ScriptedTarget())

@@ -107,7 +107,7 @@ def test_a_budget_that_is_too_small_for_anything_is_refused(
 def test_it_is_refused_before_anything_is_loaded_or_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def load_models(config: TuneConfig, function: Any = None) -> Any:
+    def load_models(config: TuneConfig, function: Any = None, ranks: Any = None) -> Any:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(build, "load_models", load_models)

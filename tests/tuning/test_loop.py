@@ -422,9 +422,9 @@ def test_where_it_only_watches_the_run_is_as_if_nobody_did(run: Run) -> None:
     assert learned(watched.run_dir) != learned(acted.run_dir)
 
 
-def test_a_text_that_the_agents_model_cannot_read_stops_no_run(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent's model can read no prompt but the seed prompt."""
     honest = AgentLLM.surprisals
 
     def surprisals(self: AgentLLM, texts: Sequence[str]) -> list[Surprisal]:
@@ -436,9 +436,43 @@ def test_a_text_that_the_agents_model_cannot_read_stops_no_run(
         ]
 
     monkeypatch.setattr(AgentLLM, "surprisals", surprisals)
+
+
+@pytest.mark.usefixtures("unreadable")
+def test_a_text_that_the_agents_model_cannot_read_stops_no_run(run: Run) -> None:
     result = run(guards={"max_surprise": 1.5})
     assert result.prompt == "sort one text"
     assert result.candidates["refused"]["babble"] > 0
+
+
+@pytest.mark.usefixtures("unreadable", "target")
+@pytest.mark.parametrize("act", [True, False])
+def test_a_policy_whose_prompts_are_all_refused_is_left_for_the_selection(
+    tmp_path: Path, act: bool
+) -> None:
+    class Notes(Silence):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def on_note(self, text: str) -> None:
+            self.notes.append(text)
+
+    config = tiny_config(
+        steps=9,
+        guards={"max_surprise": 1.5},
+        monitor={"act": act, "max_refused_steps": 3},
+        limits={"max_target_calls": 10_000},  # not a call of which is made for refused prompts
+    )
+    told = Notes()
+    result = build.start_run(make_task(), config, tmp_path / "whole", told)
+    steps = read_lines(result.run_dir / "steps.jsonl")
+    assert [sum(step["faults"].values()) for step in steps] == [6, 6, 6]
+    assert "3 of 9 steps: every prompt of the last ones was refused" in " ".join(told.notes)
+    assert result.prompt == "sort one text"
+    with pytest.raises(Killed):
+        build.start_run(make_task(), config, tmp_path / "cut", KillAfter(1))
+    resumed = build.resume(tmp_path / "cut")  # two of them are counted already
+    assert len(read_lines(resumed.run_dir / "steps.jsonl")) == 3
 
 
 # --- methods end to end ---

@@ -491,3 +491,17 @@ def test_a_monitor_comes_back_from_a_checkpoint_as_it_was() -> None:
     for candidates, update in gains(9.0, 9.0, 9.0, 0.0, 0.0, 0.0):
         assert taken.watch(candidates, update) == watching.watch(candidates, update)
     assert taken == watching
+
+
+def test_steps_that_admit_no_prompt_are_counted_in_a_row() -> None:
+    monitor = Monitor(MonitorConfig(max_refused_steps=2))
+    refused = step_of(faults=[PromptFault.TRUNCATED] * 4)
+    found = []
+    for candidates in (refused, step_of(), refused, refused):
+        monitor.watch(candidates, stats())
+        found.append((monitor.refused_in_a_row, monitor.writes_nothing))
+    assert found == [(1, False), (0, False), (1, False), (2, True)]
+    monitor.answer([Action.ROLL_BACK])  # does not make them unseen
+    other = Monitor(MonitorConfig(max_refused_steps=2))
+    other.restore(json.loads(json.dumps(monitor.to_dict())))
+    assert other.writes_nothing

@@ -34,6 +34,13 @@ GpuPriceOption = Annotated[
     typer.Option(metavar="DOLLARS", min=0, help="Of the plan: for a device and an hour."),
 ]
 
+SplitAgentOption = Annotated[
+    bool,
+    typer.Option(
+        "--split-agent", help="Of the plan: several devices hold the agent together (FSDP)."
+    ),
+]
+
 
 def machine_order(
     on: OnOption = None,
@@ -42,6 +49,7 @@ def machine_order(
     agent_size: AgentSizeOption = None,
     target_size: TargetSizeOption = None,
     gpu_price: GpuPriceOption = None,
+    split_agent: SplitAgentOption = False,
 ) -> MachineOrder | None:
     """What these options ask for; None: nothing, the run is tried on this machine.
 
@@ -49,11 +57,12 @@ def machine_order(
         ConfigError: there are some, but not the one that asks for a plan.
     """
     if on is not None:
-        return MachineOrder(on, target_on, replicas, agent_size, target_size, gpu_price)
+        sizes = (agent_size, target_size)
+        return MachineOrder(on, target_on, replicas, *sizes, gpu_price, split_agent)
     given = (target_on, agent_size, target_size, gpu_price)
-    if replicas != 1 or any(one is not None for one in given):
+    if replicas != 1 or split_agent or any(one is not None for one in given):
         raise ConfigError(
-            "--target-on, --replicas, --agent-size, --target-size and --gpu-price belong to a "
-            "plan; say where the agent is to be, as in --on h100"
+            "--target-on, --replicas, --agent-size, --target-size, --gpu-price and --split-agent "
+            "belong to a plan; say where the agent is to be, as in --on h100"
         )
     return None

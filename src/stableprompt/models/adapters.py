@@ -115,6 +115,10 @@ class AdaptedModel:
         """The policy's adapter weights, in a fixed order."""
         return list(self._policy.values())
 
+    def weights(self) -> list[nn.Parameter]:
+        """Those of both adapters."""
+        return [*self._policy.values(), *self._anchor.values()]
+
     @torch.no_grad()
     def copy(self, source: Role, destination: Role) -> None:
         """Copy one adapter's weights into the other's tensors, by value."""

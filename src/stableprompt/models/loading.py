@@ -74,12 +74,15 @@ def public_name(model: str) -> str:
     return os.path.basename(os.path.realpath(folder)) if os.path.isdir(folder) else model
 
 
-def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) -> LoadedModel:
+def load_model(
+    name: str, *, chat: bool = True, moved: bool = True, **options: Unpack[LoadOptions]
+) -> LoadedModel:
     """Load a frozen model for inference.
 
     Args:
         name: "smollm2-135m" (embedded), a local folder, or a hub id.
         chat: Whether it will be spoken to through its chat template.
+        moved: Whether to put it on its device; who splits it does that part by part.
         **options: How it is held and run; what is not given is "auto", or off.
 
     Raises:
@@ -91,7 +94,7 @@ def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) 
         source = resolve_name(name)
         require_safetensors(source)
         tokenizer = load_tokenizer(source)
-        model, missing = _read_weights(source, hardware)
+        model, missing = _read_weights(source, hardware, moved)
         require_weights(name, model, missing)
     if chat and not tokenizer.chat_template:
         raise ModelError(
@@ -106,14 +109,14 @@ def load_model(name: str, *, chat: bool = True, **options: Unpack[LoadOptions]) 
     return LoadedModel(name, model.eval(), tokenizer, hardware.device)
 
 
-def _read_weights(source: str, hardware: Hardware) -> tuple[Any, list[str]]:
+def _read_weights(source: str, hardware: Hardware, moved: bool) -> tuple[Any, list[str]]:
     """The model, and the names of weights that it needs but the checkpoint has not."""
     how: dict[str, Any] = {"dtype": hardware.dtype}
     if hardware.attention is not None:
         how["attn_implementation"] = hardware.attention
     if hardware.quantize == "none":
         model, missing = _load(source, how)
-        return model.to(hardware.device), missing
+        return (model.to(hardware.device) if moved else model), missing
     quantised: Any = BitsAndBytesConfig
     how["quantization_config"] = quantised(
         load_in_4bit=True,

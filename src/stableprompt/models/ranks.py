@@ -4,12 +4,14 @@ All of them run the same loop on the same seed. What takes long is shared out wi
 could come out differently is decided by the first process (``agree``); what must happen once is
 done by it (``first_does``). Every process must call these in the same order. One process
 alone asks nobody: nothing is sent, nothing is copied.
+
+Where they hold the agent's weights together (FSDP2), none can call it alone: see ``lockstep``.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar
 
@@ -20,16 +22,24 @@ from torch import Tensor
 
 from stableprompt.errors import ConfigError, RunError, StablePromptError
 from stableprompt.launched import process_count
+from stableprompt.models.lockstep import Lockstep, Want, gone
 
 T = TypeVar("T")
 
 _PATIENCE: Final = timedelta(minutes=30)
 """How long a process waits for the slowest one: it may be asking a slow target."""
 _UNTRIED: Final = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
+
+
+def _highest(mine: Want) -> Want:
+    """What any process wants most."""
+    told = torch.tensor(int(mine), device=PartialState().device)
+    with _talking():
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return Want(int(told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +50,20 @@ class Ranks:
     """Of this process; the first one, 0, decides and writes."""
     count: int = 1
     """How many there are."""
+    split: bool = False
+    """Whether each holds a part of the agent's weights, and not all of them."""
+    lockstep: Lockstep = field(
+        default_factory=lambda: Lockstep(_highest), compare=False, repr=False
+    )
+    """In which they call an agent that they hold together."""
 
     @classmethod
     def launched(cls) -> Self:
         """Join the others that were launched with this process; without a launcher it is alone.
 
         Raises:
-            ConfigError: they were launched to split the agent, not the work; or others were to be
-                launched, and were not.
+            ConfigError: they were launched to split the agent in a way that is not supported; or
+                others were to be launched, and were not.
         """
         asked = _is_set("ACCELERATE_USE_CPU")
         if process_count() <= 1:
@@ -62,12 +78,18 @@ class Ranks:
         for name, what in _UNTRIED.items():
             if _is_set(name):
                 raise ConfigError(
-                    f"launched with {what}, which splits a model over processes, and that is not "
-                    "supported; launch without it: each process then holds the whole agent, and "
-                    "they share the work"
+                    f"launched with {what}, which is not supported; launch with FSDP (version 2), "
+                    "which splits the agent's weights over the processes, or without either: each "
+                    "process then holds the whole agent, and they share the work"
                 )
+        split = _is_set("ACCELERATE_USE_FSDP")
+        if split and (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+            raise ConfigError(
+                f"launched with FSDP version {version}; version 2 alone is supported: set "
+                "fsdp_version to 2 in Accelerate's configuration"
+            )
         state = PartialState(cpu=asked or not torch.cuda.is_available(), timeout=_PATIENCE)
-        return cls(state.process_index, state.num_processes)
+        return cls(state.process_index, state.num_processes, split)
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +119,10 @@ class Ranks:
         try:
             mine = work(), None
         except StablePromptError as error:
+            if self.lockstep.broken:
+                raise
             mine = None, error
+        self.lockstep.finish()
         with _talking():
             found: list[Any] = gather_object([mine])
         return [_result(*one) for one in found]
@@ -116,7 +141,10 @@ class Ranks:
             try:
                 told = [(work(), None)]
             except StablePromptError as error:
+                if self.lockstep.broken:
+                    raise
                 told = [(None, error)]
+        self.lockstep.finish()
         with _talking():
             broadcast_object_list(told)
         result: T = _result(*told[0])
@@ -169,6 +197,7 @@ class Ranks:
         """
         if self.count == 1:
             return list(tensors)
+        self.lockstep.finish()
         flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors])
         with _talking():
             flat = reduce(flat, reduction="sum")
@@ -206,8 +235,4 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of gloo and of NCCL alike
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(
-            f"another process of the run has ended or hangs ({reason}); see what it said, then "
-            "resume the run, with as many processes as you like"
-        ) from error
+        raise gone(error) from error

@@ -43,6 +43,7 @@ def prepare_training(agent: AgentLLM, learning_rate: float, ranks: Ranks = ALONE
     accelerator = Accelerator(
         cpu=agent.loaded.device.type == "cpu",
         device_placement=False,  # the agent stays where it was loaded, on cuda:1 say
+        mixed_precision="no",  # of the update alone: its first ratio would not be 1
     )
     if accelerator.num_processes != ranks.count:
         raise ConfigError(
@@ -54,6 +55,11 @@ def prepare_training(agent: AgentLLM, learning_rate: float, ranks: Ranks = ALONE
     # when none of its parts can run out of memory any more.
     prepared = accelerator.prepare_model(agent, evaluation_mode=ranks.count > 1)
     return Trainable(agent, prepared, accelerator.prepare_optimizer(optimizer), accelerator, ranks)
+
+
+def backward(trainable: Trainable, loss: Tensor) -> None:
+    """Add up gradients of a loss in the agent's learned weights, those of this process."""
+    trainable.ranks.lockstep.backward(loss, trainable.accelerator.backward)
 
 
 def add_gradients(trainable: Trainable, figures: Tensor) -> Tensor:

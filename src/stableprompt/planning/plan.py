@@ -181,9 +181,10 @@ def _notes(task: Task, config: TuneConfig, order: MachineOrder, sides: Sides) ->
         "docs/scaling.md"
     )
     if sides.devices > 1:
+        how = "together" if sides.split else "each"
         yield (
-            f"{sides.devices} devices are taken to hold the agent each and to share the prompts of "
-            "a step"
+            f"{sides.devices} devices are taken to hold the agent {how} and to share the prompts "
+            "of a step"
         )
     if config.target.ray is not None and order.target_on is None:
         yield (

@@ -42,6 +42,12 @@ class Sides:
         self._task, self._config, self._order = task, config, order
         self._context, self._answer = context, answer
         self.devices, self.machine = parse_machines(order.on)
+        self.split = order.split
+        if order.split and (self.devices == 1 or config.quantize != "none"):
+            raise ConfigError(
+                f"an agent cannot be split over {order.on} with quantize {config.quantize!r}: that "
+                "takes several devices, as in 4xh100, and weights that are not quantised"
+            )
         named = config.target.model.startswith(FUNCTION_PREFIX)
         self.elsewhere = order.target_on is None and (named or answers_elsewhere(config))
         if order.target_on is None and order.replicas != 1:
@@ -102,7 +108,9 @@ class Sides:
 
     def agent_on(self) -> Agent:
         """The agent, to be timed."""
-        return Agent(self.agent, self.machine, self.devices, self.step, self.rows_at_once)
+        return Agent(
+            self.agent, self.machine, self.devices, self.step, self.rows_at_once, split=self.split
+        )
 
     def target_on(self) -> Target:
         """The target, to be timed."""
@@ -115,7 +123,9 @@ class Sides:
             pace = api.requests_per_minute
             return Elsewhere(at_once * places, None if pace is None else pace * places)
         if order.target_on is None:
-            return InProcess(held, self.machine, self.devices, self._config.target.max_batch_tokens)
+            tokens = self._config.target.max_batch_tokens
+            split = self.split and self.one_copy
+            return InProcess(held, self.machine, self.devices, tokens, split)
         devices, machine = parse_machines(order.target_on)
         return Served(held, machine, devices, order.replicas, at_once)
 
@@ -148,8 +158,9 @@ class Sides:
 
     def _lasting(self) -> dict[str, float]:
         learning = self._config.ppo.learning
+        whole = memory.weights(self.agent)
         found = {
-            "agent": memory.weights(self.agent),
+            "agent": memory.split_weights(self.agent, self.devices) if self.split else whole,
             "adapters": memory.adapters(self.agent.shape, self.step.rank, learning=learning),
         }
         beside = self._order.target_on is None and not self.one_copy

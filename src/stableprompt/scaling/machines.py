@@ -151,3 +151,5 @@ class MachineOrder:
     target_size: str | None = None
     dollars_per_hour: float | None = None
     """For each device; None: what the table assumes."""
+    split: bool = False
+    """Whether several devices hold the agent together, and not all of it each."""

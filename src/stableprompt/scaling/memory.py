@@ -32,6 +32,14 @@ def weights(held: Held) -> float:
     return linear + (shape.parameters - shape.linear_parameters) * held.bytes_each
 
 
+def split_weights(held: Held, devices: int) -> float:
+    """Of a model whose layers are split over devices, on one of them: its part of each, the layer
+    that is called and the next one whole, and all that belongs to no layer."""
+    layers = held.shape.linear_parameters * held.bytes_each
+    rest = weights(held) - layers
+    return rest + layers / devices + 2 * layers / held.shape.layers
+
+
 def adapters(shape: Shape, rank: int, *, learning: bool) -> float:
     """Policy and anchor in float32; where one learns its gradients and Adam's two moments, too."""
     each = shape.lora_parameters(rank) * _FLOAT

@@ -13,6 +13,7 @@ from stableprompt.scaling.work import (
     Work,
     continuing,
     costs,
+    gathering,
     judging,
     learning,
     reading,
@@ -50,7 +51,7 @@ class Step:
 
 
 class Agent:
-    """An agent on devices that each hold it whole and share the prompts.
+    """An agent on devices that share the prompts, and hold it whole each, or together.
 
     Args:
         held: The agent.
@@ -58,12 +59,21 @@ class Agent:
         devices: How many.
         step: What is done.
         learned_at_once: Rows of a part of a minibatch.
+        split: Whether they hold it together.
     """
 
     def __init__(
-        self, held: Held, machine: Machine, devices: int, step: Step, learned_at_once: int
+        self,
+        held: Held,
+        machine: Machine,
+        devices: int,
+        step: Step,
+        learned_at_once: int,
+        *,
+        split: bool = False,
     ) -> None:
         self._held, self._machine, self._devices, self._step = held, machine, devices, step
+        self._split = split
         self._at_once = max(1, learned_at_once)
         self._speed = PROCESS.of(machine, float32=held.bytes_each == _FLOAT)
 
@@ -103,7 +113,10 @@ class Agent:
         return found
 
     def _costs(self, work: Work) -> Mapping[str, float]:
-        return costs(work, self._speed)
+        found = costs(work, self._speed)
+        if self._split:
+            found[LINKS] += gathering(work, self._held, self._devices, self._machine)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +141,14 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """A target beside the agent; each device has a copy and takes its share of the calls."""
+    """A target beside the agent; each device takes its share of the calls."""
 
     held: Held
     machine: Machine
     devices: int
     batch_tokens: int
+    split: bool = False
+    """Whether it is the agent's own weights, which the devices hold together."""
 
     def answering(self, asked: Asked) -> Mapping[str, float]:
         """Labels are read off in batches; answers are written by as many rows as fit in one."""
@@ -152,7 +167,10 @@ class InProcess:
             length = math.ceil(asked.answer)
             one = continuing(self.held, together, asked.context, length)
             work = work + one * math.ceil(calls / together)
-        return costs(work, PROCESS.of(self.machine, float32=self.held.bytes_each == _FLOAT))
+        found = costs(work, PROCESS.of(self.machine, float32=self.held.bytes_each == _FLOAT))
+        if self.split:
+            found[LINKS] += gathering(work, self.held, self.devices, self.machine)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

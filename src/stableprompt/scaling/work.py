@@ -203,8 +203,7 @@ def costs(
     if devices > 1 and machine is not None:
         share = 2 * (devices - 1) / devices
         exchanging = work.exchanges * LINK_SECONDS
-        link = machine.link if devices <= NODE else min(machine.link, NETWORK)
-        exchanging += work.exchanged_bytes * share / (link * LINK_SHARE)
+        exchanging += work.exchanged_bytes * share / _link(machine, devices)
     return {
         COMPUTE: each.flops / speed.flops + each.backward_flops / speed.backward_flops,
         WEIGHTS: each.weight_bytes / speed.bandwidth,
@@ -212,3 +211,24 @@ def costs(
         LAUNCHES: work.launches * speed.layer_seconds,
         LINKS: exchanging,
     }
+
+
+def gathering(work: Work, held: Held, devices: int, machine: Machine) -> float:
+    """Seconds in which a model is put together whose layers are split over devices (FSDP): every
+    layer anew in each pass, and before it all agree to make it.
+
+    Args:
+        work: Of one device; all of it with this model.
+        held: The model, not quantised.
+        devices: That hold a part of every layer each.
+        machine: Their links.
+    """
+    layers = work.exchanges / 2  # reading counts two of each layer in a pass
+    missing = held.pass_bytes / held.shape.layers * (devices - 1) / devices
+    agreeing = layers / held.shape.layers * LINK_SECONDS
+    return agreeing + layers * (LINK_SECONDS + missing / _link(machine, devices))
+
+
+def _link(machine: Machine, devices: int) -> float:
+    """Bytes a second that a device exchanges with others."""
+    return (machine.link if devices <= NODE else min(machine.link, NETWORK)) * LINK_SHARE

@@ -15,6 +15,7 @@ from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tuning.candidates import Candidate
 from stableprompt.tuning.update import UpdateStats
 
+REFUSED: Final = "every prompt of the last ones was refused; of what was found before one is chosen"
 _WINDOW: Final = 3  # steps that are averaged, or in a row
 _SLOWEST: Final = 1 / 64
 _STRONGEST: Final = 16.0
@@ -161,6 +162,7 @@ class Monitor:
         rate_scale: What the learning rate is multiplied with by now.
         kl_scale: What the KL coefficient is multiplied with by now.
         broken_in_a_row: How many of the last steps had a number that is not finite.
+        refused_in_a_row: How many of the last steps had no prompt that was admitted.
     """
 
     config: MonitorConfig
@@ -170,6 +172,7 @@ class Monitor:
     alarms: dict[str, int] = field(default_factory=dict)
     first: Readings | None = None
     broken_in_a_row: int = 0
+    refused_in_a_row: int = 0
 
     def settings(self, config: PPOConfig) -> PPOConfig:
         """The settings of the next update: what was set, and what was learned since."""
@@ -193,6 +196,7 @@ class Monitor:
         """
         now = readings_of(candidates, stats, self.history, level)
         self.history.append(now)
+        self.refused_in_a_row = self.refused_in_a_row + 1 if now.refused_share == 1 else 0
         if self.first is None:
             self.first = now
         alarms = self._findings(stats)
@@ -219,6 +223,11 @@ class Monitor:
             self.rate_scale = max(_SLOWEST, self.rate_scale / 2)
         if Action.ROLL_BACK in actions:  # what was forgotten is measured anew from here
             self.history = []
+
+    @property
+    def writes_nothing(self) -> bool:
+        """Whether so many steps had no prompt that was admitted that more are not worth it."""
+        return self.refused_in_a_row >= self.config.max_refused_steps
 
     @property
     def collapsed(self) -> bool:
@@ -287,6 +296,7 @@ class Monitor:
             "alarms": self.alarms,
             "first": asdict(self.first) if self.first else None,
             "broken_in_a_row": self.broken_in_a_row,
+            "refused_in_a_row": self.refused_in_a_row,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -296,6 +306,7 @@ class Monitor:
         self.alarms = dict(state["alarms"])
         self.first = Readings(**state["first"]) if state["first"] else None
         self.broken_in_a_row = state.get("broken_in_a_row", 0)
+        self.refused_in_a_row = state.get("refused_in_a_row", 0)
 
 
 def _teaches_nothing(step: Readings) -> bool:

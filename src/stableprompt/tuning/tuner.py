@@ -43,7 +43,7 @@ from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.curve import learning_curve
 from stableprompt.tuning.guards import Guards
 from stableprompt.tuning.keeping import Keeper
-from stableprompt.tuning.monitor import Action, Finding, Monitor
+from stableprompt.tuning.monitor import REFUSED, Action, Finding, Monitor
 from stableprompt.tuning.per_input import PerInputResult, WriterTrial
 from stableprompt.tuning.race import PAPER_FINALISTS
 from stableprompt.tuning.randomness import derive_seed
@@ -107,6 +107,9 @@ class Tuner:
             self._scorer.limits.steps = step
             if not self._budget.affords_step(self._scorer.ledger):
                 self._observer.on_note(f"{step} of {config.steps} steps: {KEPT}")
+                break
+            if self._monitor.writes_nothing:
+                self._observer.on_note(f"{step} of {config.steps} steps: {REFUSED}")
                 break
             started = time.perf_counter()
             if config.anchor.kind == "previous":

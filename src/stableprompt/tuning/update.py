@@ -16,6 +16,7 @@ from stableprompt.models.numbers import broken_in
 from stableprompt.models.training import (
     Trainable,
     add_gradients,
+    backward,
     learned_tensors,
     load_training_tensors,
     training_tensors,
@@ -155,12 +156,10 @@ def ppo_update(
     rows_at_once = config.minibatch_size
     for number, chosen in enumerate(_minibatches(len(rollout.rewards), config, seed)):
 
-        def backward(part: Tensor, share: Tensor) -> Tensor:
-            return _backward(
-                agent, accelerator, rollout, (advantages, returns), part, share, config
-            )
+        def run(part: Tensor, share: Tensor) -> Tensor:
+            return _backward(trainable, rollout, (advantages, returns), part, share, config)
 
-        rows_at_once, figures = _in_parts(trainable, rollout.mask, chosen, rows_at_once, backward)
+        rows_at_once, figures = _in_parts(trainable, rollout.mask, chosen, rows_at_once, run)
         figures = add_gradients(trainable, figures)
         # Before they are clipped: one broken gradient would make all others NaN, and hide.
         norm = float(get_total_norm([p.grad for p in agent.parameters() if p.grad is not None]))
@@ -215,8 +214,7 @@ def explained_variance(rollout: Rollout, returns: Tensor, config: PPOConfig) -> 
 
 
 def _backward(
-    agent: Any,
-    accelerator: Any,
+    trainable: Trainable,
     rollout: Rollout,
     goals: tuple[Tensor, Tensor],
     rows: Tensor,
@@ -231,7 +229,7 @@ def _backward(
     advantages, returns = (goal[rows] for goal in goals)
     old_logprobs, mask = rollout.old_logprobs[rows], rollout.mask[rows]
     tails = [rollout.tails[row] for row in rows.tolist()] if rollout.tails else ()
-    now = agent(rollout.query_ids, rollout.response_ids[rows], mask, tails)
+    now = trainable.prepared(rollout.query_ids, rollout.response_ids[rows], mask, tails)
     policy_loss = clipped_policy_loss(
         now.logprobs, old_logprobs, advantages, mask, clip_range=config.clip_range
     )
@@ -240,7 +238,7 @@ def _backward(
     )
     kl_loss = anchor_kl_loss(now.logprobs, rollout.anchor_logprobs[rows], mask)
     loss = policy_loss + config.value_coef * value_loss + config.kl_coef * kl_loss
-    accelerator.backward(loss * share)
+    backward(trainable, loss * share)
     logprobs = now.logprobs.detach()
     fraction = clip_fraction(logprobs, old_logprobs, mask, clip_range=config.clip_range)
     moved = anchor_kl(old_logprobs, logprobs, mask)
@@ -252,13 +250,13 @@ def _in_parts(
     mask: Tensor,
     chosen: Tensor,
     size: int,
-    backward: Callable[[Tensor, Tensor], Tensor],
+    run: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[int, Tensor]:
     """The gradients of this process's share of a minibatch, in parts of ``size`` rows, fewer where
     memory runs out.
 
     Returns:
-        The size that fitted, and the sum of what ``backward`` returned.
+        The size that fitted, and the sum of what ``run`` returned.
     """
     total = mask[chosen].sum()  # of the whole minibatch: the shares of all processes add up to 1
     mine = chosen[trainable.ranks.share(len(chosen))]
@@ -266,7 +264,7 @@ def _in_parts(
         try:
             parts = torch.split(mine, size) if len(mine) else ()
             return size, sum(
-                (backward(part, mask[part].sum() / total) for part in parts),
+                (run(part, mask[part].sum() / total) for part in parts),
                 start=torch.zeros(len(_FIGURES), device=mask.device),
             )
         except (RuntimeError, MemoryError) as error:
