@@ -76,7 +76,7 @@ def by_agent() -> list[Planned]:
         replace(on_fewest(LARGEST, machine="h200", agent=size), name=size)
         for size in ("smollm2-135m", "1b", "llama-3-8b", "qwen2.5-32b", "llama-3-70b")
     ]
-    parts = (("llama-3-70b", 2), ("llama-3-70b", 8), ("gpt-3-175b", 4), ("llama-3-405b", 8))
+    parts = (("llama-3-70b", 2), ("llama-3-70b", 8), ("gpt-3-175b", 8), ("llama-3-405b", 8))
     return whole + [
         planned(
             f"{size}, split over {devices}",

@@ -25,8 +25,8 @@ from tests.several.dying import answer
 from tests.several.runs import cut_words, run_locally, run_words, run_writers
 
 ROOT = Path(__file__).parent.parent
-RUNS = ("words", "writers", "labels", "texts")
-SPLIT = ("labels", "texts")
+SPLIT = ("labels", "texts", "inputs")
+RUNS = ("words", "writers", *SPLIT)
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 APART = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
 APART += ["--dynamo_backend", "no"]
@@ -284,6 +284,13 @@ def test_other_ways_to_split_the_agent_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     with pytest.raises(ConfigError, match=message):
+        Ranks.launched()
+
+
+def test_one_process_alone_splits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="launched with FSDP, which splits the agent over"):
         Ranks.launched()
 
 

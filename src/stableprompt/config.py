@@ -135,10 +135,10 @@ class MonitorConfig(Section):
     max_broken_steps: int = Field(3, ge=1)
     """broken_numbers: so many steps in a row with a number that is not finite end the run; steps
     without a gradient neither count nor come between."""
-    max_refused_steps: int = Field(10, ge=1)
+    max_refused_steps: int | None = Field(10, ge=1)
     """So many steps in a row whose prompts were all refused end the training, whatever ``act`` is:
-    they ask nothing of the target, so that no budget would end it. Of what was found before one is
-    chosen."""
+    they ask next to nothing of the target, so that no budget would end it. Of what was found before
+    one is chosen. null: never."""
 
 
 class GuardConfig(Section):

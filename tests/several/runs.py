@@ -57,10 +57,14 @@ def local_config(model: Path, **settings: Any) -> TuneConfig:
 
 
 def run_locally(folder: Path, model: Path, kind: str) -> None:
-    """A run with a real model as the target, which is asked for labels or for texts."""
+    """A run with a real model as the target, which is asked for labels or for texts; or for labels,
+    with prompts that are written for each input."""
     texts = [f"colour {'red' if n % 2 else 'green'} {n}" for n in range(40)]
     labels = ["red" if n % 2 else "green" for n in range(40)]
-    if kind == "labels":
+    settings: dict[str, Any] = {}
+    if kind == "inputs":
+        settings = {"per_input": {"mode": "always", "prompts": 1}, "steps": 1}
+    if kind != "texts":
         rows: Sequence[dict[str, str]] = [
             {"text": text, "label": label} for text, label in zip(texts, labels, strict=True)
         ]
@@ -68,7 +72,7 @@ def run_locally(folder: Path, model: Path, kind: str) -> None:
     else:
         rows = [{"text": text, "label": text} for text in texts]
         task = Task.from_records(rows, name="texts", kind="generation", metric="token_f1")
-    build.start_run(task, local_config(model), folder, Silence())
+    build.start_run(task, local_config(model, **settings), folder, Silence())
 
 
 def run_words(folder: Path, observer: Silence | None = None) -> None:

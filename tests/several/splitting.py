@@ -42,6 +42,8 @@ def check_split(ranks: Ranks, model: Path) -> None:
     # Backward passes by process, and the calls of each: two beside none, one call beside two.
     check_gradients(alone, together, ranks, written, [[[[0]], [[1, 2]]], []])
     check_gradients(alone, together, ranks, written, [[[[0]]], [[[1, 2], [3, 4]]]])
+    tails = [alone.query_ids([{"role": "user", "content": text}]) for text in "abcde"]
+    check_gradients(alone, together, ranks, written, [[[[0]], [[1, 2]]], []], tails)
 
 
 def check_parts(alone: AgentLLM, together: AgentLLM) -> None:
@@ -62,13 +64,14 @@ def check_gradients(
     ranks: Ranks,
     written: Responses,
     passes: Sequence[Sequence[Sequence[Rows]]],
+    tails: Sequence[Tensor] = (),
 ) -> None:
     """What the processes add up is what one alone finds."""
     for own in passes:
         for calls in own:
-            learn(alone, written, calls, ALONE)
+            learn(alone, written, calls, ALONE, tails)
     for calls in passes[ranks.number]:
-        learn(together, written, calls, ranks)
+        learn(together, written, calls, ranks, tails)
     for one, other in zip(alone.learned_parameters(), together.learned_parameters(), strict=True):
         [summed] = ranks.add([torch.zeros_like(other) if other.grad is None else other.grad])
         assert one.grad is not None
@@ -76,10 +79,17 @@ def check_gradients(
         one.grad = other.grad = None
 
 
-def learn(agent: AgentLLM, written: Responses, calls: Sequence[Rows], ranks: Ranks) -> None:
-    """One backward pass of several calls."""
+def learn(
+    agent: AgentLLM,
+    written: Responses,
+    calls: Sequence[Rows],
+    ranks: Ranks,
+    tails: Sequence[Tensor],
+) -> None:
+    """One backward pass of several calls; with tails they do not read on from the query's end."""
     losses: list[Tensor] = []
     for rows in calls:
-        told = agent(agent.query_ids(MESSAGES), written.ids[rows], written.mask[rows])
+        own = [tuple(tails[row].tolist()) for row in rows] if tails else ()
+        told = agent(agent.query_ids(MESSAGES), written.ids[rows], written.mask[rows], own)
         losses.append(told.logprobs.sum() + told.values.sum())
     ranks.lockstep.backward(torch.stack(losses).sum(), torch.Tensor.backward)

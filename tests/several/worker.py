@@ -166,7 +166,7 @@ def main() -> None:
         run_words(folder / "words")
         run_writers(folder / "writers")
         resume_words(folder / "cut")
-    for kind in ("labels", "texts"):
+    for kind in ("labels", "texts", "inputs"):
         run_locally(folder / kind, model, kind)
     leave_others()
 

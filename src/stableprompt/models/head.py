@@ -32,10 +32,15 @@ class Head:
 
     def logits(self, states: Tensor) -> Tensor:
         """Float32 logits of K states, (K, H) to (K, V)."""
+        raw = self._layer(states) if self.plain else self._through_model(states)
+        return raw.float()
+
+    @property
+    def plain(self) -> bool:
+        """Whether logits are what the output layer gives; measured once."""
         if self._plain is None:
             self._plain = self._is_plain()
-        raw = self._layer(states) if self._plain else self._through_model(states)
-        return raw.float()
+        return self._plain
 
     def rounded_away(self, states: Tensor, tokens: Tensor, logits: Tensor) -> Tensor:
         """What half precision took from single logits: the exact ones minus those given, (K,).
@@ -49,7 +54,7 @@ class Head:
             logits: Of these tokens, from ``logits``, (K,).
         """
         weight = self._layer.weight
-        if not self._plain or weight.dtype not in (torch.bfloat16, torch.float16):
+        if not self.plain or weight.dtype not in (torch.bfloat16, torch.float16):
             return torch.zeros_like(logits)
         exact: Tensor = (states.float() * weight[tokens].float()).sum(dim=1)
         if (bias := getattr(self._layer, "bias", None)) is not None:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from stableprompt.errors import NumberError
+from stableprompt.errors import NumberError, RunError
 from stableprompt.models.head import Head
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.memory import ran_out_of_memory
@@ -120,7 +120,7 @@ def _measure(loaded: LoadedModel) -> bool:
     try:
         shared, _ = likelihood.logprobs(contexts, answers, share=True)
     except Exception as error:  # whatever else it is, the architecture cannot do it
-        if ran_out_of_memory(error):
+        if ran_out_of_memory(error) or isinstance(error, RunError):
             raise
         gap, reason = float("inf"), f"{type(error).__name__}: {error}"
     else:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from stableprompt.errors import ModelError, RunError, StablePromptError
+from stableprompt.errors import RunError, StablePromptError
 from stableprompt.models.memory import ran_out_of_memory
 
 _SIGNS: Final = ("Connection ", "connection ", "gloo", "NCCL")  # of calls that others left
@@ -26,15 +26,19 @@ _FULL: Final = (
 
 
 class Want(IntEnum):
-    """What a process is about to do; what the highest one asks for, all do first."""
+    """What a process is about to do; what the highest one asks for, all do first.
+
+    Something may be measured between a call with gradient and its backward pass, so READ comes
+    first; a backward pass waits for all calls.
+    """
 
     NOTHING = 0
-    READ = 1
-    """Call the model without gradient."""
-    BACKWARD = 2
-    """The backward pass of all calls since the last one."""
-    LEARN = 3
-    """Call it with gradient."""
+    BACKWARD = 1
+    """The backward pass of all calls with gradient since the last one."""
+    LEARN = 2
+    """Call the model with gradient."""
+    READ = 3
+    """Call it without."""
 
 
 class Lockstep:
@@ -51,7 +55,7 @@ class Lockstep:
         self._highest = highest
         self._body: Any = None
         self._idling = False
-        self._unpaid: list[Tensor] = []  # of idle calls whose backward pass is still to come
+        self._unpaid: list[Tensor] = []  # of calls whose backward pass is still to come
         self.broken = False
 
     def keep(self, body: Any) -> None:
@@ -64,7 +68,10 @@ class Lockstep:
         @wraps(call)  # whoever asks for its arguments gets them
         def together(*args: Any, **kwargs: Any) -> Any:
             with self._with_others():
-                return call(*args, **kwargs)
+                out = call(*args, **kwargs)
+            if torch.is_grad_enabled():
+                self._unpaid.append(out.last_hidden_state)
+            return out
 
         body.forward = together
 
@@ -80,15 +87,24 @@ class Lockstep:
             run: Is given the loss.
 
         Raises:
-            ModelError: memory ran out, which leaves the others waiting.
-            RunError: another process has ended.
+            RunError: memory ran out, which leaves the others waiting; or another process has ended.
         """
         if self._body is None:
             run(loss)
             return
         self._agree(Want.BACKWARD)
         with self._with_others():
-            run(loss + self._debt())
+            run(self._with_all_calls(loss))
+
+    def require_alone(self, error: BaseException) -> None:
+        """Check that a batch which was too large can be tried again in parts.
+
+        Raises:
+            RunError: the others wait for the rest of what this process began with them.
+        """
+        if self._body is not None:
+            self.broken = True
+            raise RunError(_FULL) from error
 
     def _before_call(self, *_: Any) -> None:
         if not self._idling:
@@ -101,7 +117,8 @@ class Lockstep:
         while (wanted := self._asked(mine)) is not mine:
             if wanted is Want.BACKWARD:
                 with self._with_others():
-                    self._debt().backward()  # type: ignore[no-untyped-call]
+                    nothing = torch.zeros((), device=self._unpaid[0].device)
+                    self._with_all_calls(nothing).backward()  # type: ignore[no-untyped-call]
             else:
                 self._call_idly(wanted)
 
@@ -118,17 +135,17 @@ class Lockstep:
         self._idling = True
         try:
             with torch.set_grad_enabled(wanted is Want.LEARN):
-                states = self._body(input_ids=token, use_cache=False).last_hidden_state
+                self._body(input_ids=token, use_cache=False)
         finally:
             self._idling = False
-        if wanted is Want.LEARN:
-            self._unpaid.append(states)
 
-    def _debt(self) -> Tensor:
-        """What idle calls add to a loss: nothing, but their backward pass goes along."""
-        owed = [0.0 * states.float().sum() for states in self._unpaid]
+    def _with_all_calls(self, loss: Tensor) -> Tensor:
+        """The same loss, whose backward pass goes through every call, idle ones too: weights are
+        gathered for the backward pass of a call only where its output has a gradient."""
+        calls = [states for states in self._unpaid if states.requires_grad]
         self._unpaid.clear()
-        return torch.stack(owed).sum() if owed else torch.zeros(())
+        along: Tensor = _Along.apply(loss, *calls)  # type: ignore[no-untyped-call]
+        return along
 
     @contextmanager
     def _with_others(self) -> Iterator[None]:
@@ -138,12 +155,25 @@ class Lockstep:
         except StablePromptError:
             raise
         except (RuntimeError, MemoryError) as error:
-            self.broken = True
             if ran_out_of_memory(error):
-                raise ModelError(_FULL) from error
+                self.require_alone(error)
             if any(sign in str(error) for sign in _SIGNS):
+                self.broken = True
                 raise gone(error) from error
             raise
+
+
+class _Along(torch.autograd.Function):
+    """A loss as it is; further tensors get a gradient of exactly 0."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *along: Tensor) -> Tensor:
+        ctx.save_for_backward(*along)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], *(torch.zeros_like(tensor) for tensor in ctx.saved_tensors)
 
 
 def gone(error: BaseException) -> RunError:

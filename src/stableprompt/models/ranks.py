@@ -74,6 +74,11 @@ class Ranks:
                     "has started one; launch them with `torchrun --nproc-per-node 2 -m "
                     "stableprompt ...`, or leave --num_processes out"
                 )
+            if _is_set("ACCELERATE_USE_FSDP"):
+                raise ConfigError(
+                    "launched with FSDP, which splits the agent over several processes, and there "
+                    "is one; set num_processes in Accelerate's configuration, or launch without it"
+                )
             return cls()
         for name, what in _UNTRIED.items():
             if _is_set(name):

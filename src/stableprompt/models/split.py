@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from stableprompt.config import TuneConfig
 from stableprompt.errors import ConfigError
 from stableprompt.models.adapters import AdaptedModel
+from stableprompt.models.head import Head
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.ranks import Ranks
 
@@ -54,7 +55,8 @@ def split_weights(loaded: LoadedModel, adapted: AdaptedModel, ranks: Ranks) -> N
         ranks: The processes; from now on they call the model together.
 
     Raises:
-        ConfigError: no layers are found to split.
+        ConfigError: no layers are found to split, or the model does more with its output than to
+            send it through one layer.
     """
     body = loaded.model.base_model
     how = FullyShardedDataParallelPlugin()  # as it stands in the environment
@@ -73,6 +75,11 @@ def split_weights(loaded: LoadedModel, adapted: AdaptedModel, ranks: Ranks) -> N
         if not isinstance(tensor, DTensor):
             tensor.data = tensor.data.to(loaded.device)
     ranks.lockstep.keep(body)
+    if not Head(loaded.model).plain:  # its own code would have to be called, and not by all alike
+        raise ConfigError(
+            f"model {loaded.name!r} scales or caps its logits, which cannot be done where its "
+            "weights are split over processes (FSDP); launch without FSDP, or take another agent"
+        )
 
 
 def _layers(body: torch.nn.Module, named: list[str] | None) -> list[torch.nn.Module]:
@@ -84,4 +91,4 @@ def _layers(body: torch.nn.Module, named: list[str] | None) -> list[torch.nn.Mod
             f"{type(body).__name__} has no layers of the name {' or '.join(sorted(names)) or '?'}; "
             f"name the class of its layers with {_LAYERS} in Accelerate's configuration"
         )
-    return found
+    return found[::-1]  # what lies inside first

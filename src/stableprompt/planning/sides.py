@@ -103,8 +103,16 @@ class Sides:
         """Rows of a part of a minibatch that fit; 0: not even one."""
         step, found = self.step, self._lasting()
         room = (self.machine.memory - memory.ASIDE) / (1 + memory.FRAGMENTED) - sum(found.values())
-        rows = -(-min(step.learned, step.minibatch) // self.devices)
+        rows = self._rows_learned
+        if self.split:  # all or nothing: a batch that others are in cannot be halved
+            needed = memory.learning(self.agent, rows, step.query, step.length, step.rank)
+            return rows if needed <= room else 0
         return memory.rows_that_fit(self.agent, rows, step.query, step.length, step.rank, room)
+
+    @property
+    def _rows_learned(self) -> int:
+        """Of a minibatch, on one device."""
+        return -(-min(self.step.learned, self.step.minibatch) // self.devices)
 
     def agent_on(self) -> Agent:
         """The agent, to be timed."""
@@ -173,7 +181,7 @@ class Sides:
         rows = -(-step.rows // self.devices)
         found = {"writing": memory.writing(agent, rows, step.query, step.length)}
         if step.epochs:
-            at_once = max(1, self.rows_at_once)
+            at_once = self.rows_at_once or (self._rows_learned if self.split else 1)
             found["learning"] = memory.learning(agent, at_once, step.query, step.length, step.rank)
         if held is None or self._order.target_on is not None:
             return found

@@ -33,11 +33,12 @@ def weights(held: Held) -> float:
 
 
 def split_weights(held: Held, devices: int) -> float:
-    """Of a model whose layers are split over devices, on one of them: its part of each, the layer
-    that is called and the next one whole, and all that belongs to no layer."""
+    """Of a model whose layers are split over devices, on one of them: its part of each, three of
+    them whole (one is called, the next one is fetched, and a buffer is in use), and all that
+    belongs to no layer."""
     layers = held.shape.linear_parameters * held.bytes_each
     rest = weights(held) - layers
-    return rest + layers / devices + 2 * layers / held.shape.layers
+    return rest + layers / devices + 3 * layers / held.shape.layers
 
 
 def adapters(shape: Shape, rank: int, *, learning: bool) -> float:

@@ -227,7 +227,8 @@ class Monitor:
     @property
     def writes_nothing(self) -> bool:
         """Whether so many steps had no prompt that was admitted that more are not worth it."""
-        return self.refused_in_a_row >= self.config.max_refused_steps
+        limit = self.config.max_refused_steps
+        return limit is not None and self.refused_in_a_row >= limit
 
     @property
     def collapsed(self) -> bool:

@@ -270,6 +270,7 @@ def _in_parts(
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not ran_out_of_memory(error):
                 raise
+            trainable.ranks.lockstep.require_alone(error)
         trainable.optimizer.zero_grad()  # a part may have left its gradients, or some of them
         free_memory()
         size = (min(size, len(mine)) + 1) // 2
