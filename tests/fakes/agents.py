@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from stableprompt.models.adapters import AdaptedModel
 from stableprompt.models.agent import AgentLLM
+from stableprompt.models.head import next_token
 from stableprompt.models.loading import LoadedModel
 from tests.fakes.tiny_model import make_model, make_tokenizer
 
@@ -59,15 +60,16 @@ def plain_logprobs(
 
 @torch.no_grad()
 def uniforms_for(agent: AgentLLM, query: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Random numbers that make the policy write exactly these tokens, (P, T).
-
-    Each is the middle of its token's step of the cumulative distribution.
-    """
+    """Random numbers that make the policy write exactly these tokens, (P, T); tried out."""
     uniforms = torch.empty(len(rows), len(rows[0]), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
     for number, row in enumerate(rows):
-        logits = plain_logits(agent.model, query.tolist(), row).double()
-        chances = (logits / agent.temperature).softmax(dim=-1)
-        above = chances.cumsum(dim=-1)
-        places = torch.arange(len(row)), torch.tensor(row)
-        uniforms[number] = above[places] - chances[places] / 2
+        logits = plain_logits(agent.model, query.tolist(), row)
+        for place, token in enumerate(row):
+            found: list[float] = []
+            while not found:
+                tried = torch.rand(2000, generator=generator, dtype=torch.float64)
+                drawn = next_token(logits[place].expand(2000, -1), tried, agent.temperature)
+                found = tried[drawn == token].tolist()
+            uniforms[number, place] = found[0]
     return uniforms

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -6,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stableprompt.models import head as head_module
-from stableprompt.models.head import Head
+from stableprompt.models.head import Head, next_token
 from tests.fakes.architectures import loaded_architecture, make_architecture
 
 PLAIN = ["llama", "gpt2", "gemma3", "mamba"]
@@ -207,3 +208,44 @@ def test_at_least_one_row_is_taken_however_wide_the_vocabulary(
 ) -> None:
     monkeypatch.setattr(head_module, "MAX_LOGITS", 10)
     assert Head(loaded_architecture("llama").model).rows_at_once == 1
+
+
+# --- drawing a token ---
+
+
+def mixed(bits: int) -> int:
+    """lowbias32, as it is printed."""
+    bits &= 2**32 - 1
+    bits = (bits ^ bits >> 16) * 0x7FEB352D % 2**32
+    bits = (bits ^ bits >> 15) * 0x846CA68B % 2**32
+    return bits ^ bits >> 16
+
+
+def test_noise_by_hand() -> None:
+    rows = [0.0, 0.3, 1 - 2**-53]
+    found = head_module._gumbel(torch.tensor(rows, dtype=torch.float64), 300)
+    for row, number in enumerate(rows):
+        bits = int(number * 2**53)
+        for token in (0, 1, 77, 299):
+            own = (mixed(token) ^ bits >> 22) * ((2 * bits + 1) % 2**23)
+            chance = (mixed(own) % 2**31 + 0.5) / 2**31
+            wanted = -math.log(-math.log1p(-chance))
+            assert found[row, token].item() == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    alone = head_module._gumbel(torch.tensor(rows[1:2], dtype=torch.float64), 9)
+    assert torch.equal(found[1:2, :9], alone)
+
+
+@pytest.mark.parametrize("apart", [1e-5, 0.1])
+def test_nearly_equal_distributions_draw_the_same_token_nearly_always(apart: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(4000, generator=generator)
+    near = logits + apart * torch.randn(4000, generator=generator)
+    one, other = (x.double().softmax(dim=0) for x in (logits, near))
+    distance = 0.5 * (one - other).abs().sum().item()
+    uniforms = torch.rand(2000, generator=generator, dtype=torch.float64)
+    drawn, again = (next_token(x.expand(2000, -1), uniforms, 1.0) for x in (logits, near))
+    # The bound of arXiv 1612.01041; looked up in cumulative sums, half of them differ.
+    bound = 2 * distance / (1 + distance)
+    differ = (drawn != again).double().mean().item()
+    assert differ <= bound + 4 * math.sqrt(bound / 2000)
+    assert len(set(drawn.tolist())) > 100

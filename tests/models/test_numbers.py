@@ -29,8 +29,11 @@ LOGITS = [[1.0, 2.0, 3.0], [0.0, -math.inf, 1.0]]  # a token may be impossible
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_some_impossible_tokens_are_no_fault(greedy: bool) -> None:
-    uniforms = None if greedy else torch.full((2,), 0.99, dtype=torch.float64)
-    assert next_token(torch.tensor(LOGITS), uniforms, 1.0).tolist() == [2, 2]
+    uniforms = None if greedy else torch.linspace(0, 0.999, 600, dtype=torch.float64)
+    logits = torch.tensor(LOGITS).repeat(300, 1)
+    drawn = next_token(logits, uniforms, 1.0).view(300, 2)
+    assert set(drawn[:, 0].tolist()) == ({2} if greedy else {0, 1, 2})
+    assert set(drawn[:, 1].tolist()) == ({2} if greedy else {0, 2})
 
 
 @pytest.mark.parametrize("greedy", [False, True])

@@ -83,9 +83,9 @@ class AgentLLM(nn.Module):
     ) -> Responses:
         """Write one prompt for each row of random numbers.
 
-        Each row is sampled by inverting the cumulative distribution at its own numbers: the same
-        numbers give the same prompt whatever else is in the batch, and policy and anchor can be
-        compared on common random numbers.
+        Each row is sampled with noise that follows from its own numbers: the same numbers give the
+        same prompt whatever else is in the batch, and nearly equal policies mostly the same one, so
+        that policy and anchor are compared on common random numbers.
 
         Args:
             query_ids: The meta-prompt, (Q,).

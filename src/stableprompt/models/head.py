@@ -4,7 +4,7 @@ The vocabulary is wide: logits are the largest tensors of a run by far. Here the
 the positions that are asked about, and only for so many of them at once.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -121,7 +121,13 @@ class Head:
 
 
 def next_token(logits: Tensor, uniforms: Tensor | None, temperature: float) -> Tensor:
-    """One token a row, (P,): by inverting the cumulative distribution, or the most probable one.
+    """One token a row, (P,): drawn from the softmax, or the most probable one.
+
+    It is drawn by the Gumbel trick: the largest of log-probability plus noise, where the noise of
+    each token follows from the row's number and the token alone. Two distributions that are nearly
+    equal then draw the same token nearly always (arXiv 1411.0030, 1612.01041): in batches of other
+    sizes, whose last digits differ, and of a policy and its anchor. Where one number is looked up
+    in both cumulative sums, all small differences before it add up.
 
     Args:
         logits: Shape (P, V).
@@ -134,9 +140,28 @@ def next_token(logits: Tensor, uniforms: Tensor | None, temperature: float) -> T
     require_sound_logits(logits, "the agent, which writes")
     if uniforms is None:
         return logits.argmax(dim=-1)
-    chances = (logits.double() / temperature).softmax(dim=-1)  # (P, V)
-    cumulative = chances.cumsum(dim=-1)
-    # Scaled by the last entry, so that rounding can never leave a number above every step.
-    wanted = (uniforms.to(logits.device) * cumulative[:, -1]).unsqueeze(1)
-    token = torch.searchsorted(cumulative, wanted, right=True).squeeze(1)
-    return token.clamp(max=logits.shape[-1] - 1)
+    noise = _gumbel(uniforms.to(logits.device), logits.shape[-1])
+    return (logits.float() / temperature + noise).argmax(dim=-1)
+
+
+def _gumbel(uniforms: Tensor, vocabulary: int) -> Tensor:
+    """Independent Gumbel numbers for each token, float32, (P, V), the same on every device."""
+    bits = (uniforms * 2.0**53).long().unsqueeze(1)
+    tokens = _mixed(torch.arange(vocabulary, dtype=torch.int32, device=uniforms.device))
+    # 53 bits of a row and those of a token in 32: a row by its upper half, then by its lower one.
+    upper, lower = (bits >> 22).int(), ((bits << 1 | 1) & 2**23 - 1).int()
+    mixed = _mixed((tokens ^ upper) * lower) & 2**31 - 1
+    # Of numbers near 0 float32 keeps all digits: those are the tokens that are drawn.
+    chances = mixed.float().add_(0.5).mul_(2.0**-31)
+    return chances.neg_().log1p_().neg_().log_().neg_()
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """32 bits, each of which depends on each of those given (lowbias32, C. Wellons, 2018)."""
+    for shift, factor in ((16, _FIRST), (15, _SECOND)):
+        bits = (bits ^ (bits >> shift & 2 ** (32 - shift) - 1)) * factor
+    return bits ^ (bits >> 16 & 2**16 - 1)
+
+
+_FIRST: Final = 0x7FEB352D
+_SECOND: Final = 0x846CA68B - 2**32  # as a signed number: what overflows wraps around

@@ -14,7 +14,7 @@ _LOGITS_AT_ONCE: Final = 2**24
 _PER_LOGIT: Final = 16
 """Bytes: as made, in float32, divided by the temperature, as probabilities."""
 _PER_DRAWN: Final = 28
-"""Bytes for each entry of the vocabulary and row: logits, probabilities and their sums, float64."""
+"""Bytes for each entry of the vocabulary and row: logits, and noise while it is mixed."""
 ASIDE: Final = 1e9
 """Bytes that the driver's context and the libraries' workspaces are taken to need."""
 FRAGMENTED: Final = 0.05
