@@ -121,7 +121,7 @@ def test_a_run_of_one_step_is_foreseen_whatever_is_refused_or_repeated(
 def test_best_of_n_is_exact_where_nothing_is_refused_and_nothing_repeats(
     target: ScriptedTarget, tmp_path: Path, budget: int | None
 ) -> None:
-    config = tiny_config(method="best-of-n", steps=4, budget=budget)
+    config = tiny_config(method="best-of-n", steps=4, budget=budget, seed=1)
     found = estimate(config)
     result = run(config, tmp_path)
     steps = len((result.run_dir / "steps.jsonl").read_text(encoding="utf-8").splitlines())

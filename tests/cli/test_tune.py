@@ -53,7 +53,7 @@ def done(folder: Path, model: Path) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         prompt = ("--seed-prompt", SEED_PROMPT)
-        return invoke_app(*arguments(model, "--run-dir", "run", "--seed", 3, *prompt))
+        return invoke_app(*arguments(model, "--run-dir", "run", "--seed", 4, *prompt))
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_settings_of_the_command_line_are_in_the_run_folder(
     done: Result, folder: Path, model: Path
 ) -> None:
     config = json.loads((folder / "run" / "config.json").read_text())
-    assert config["seed"] == 3
+    assert config["seed"] == 4
     assert config["agent"]["model"] == config["target"]["model"] == str(model)
     assert config["ppo"]["prompts_per_step"] == 4
     assert config["guards"]["max_surprise"] is None
@@ -304,7 +304,7 @@ def test_a_run_goes_on_where_its_servers_have_moved(
 def test_interrupted_before_there_is_a_folder_it_names_none(
     invoke: Invoke, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(config: object, function: object) -> None:
+    def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(build, "load_models", interrupted)

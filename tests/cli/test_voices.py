@@ -152,7 +152,7 @@ def test_errors_are_one_line_on_stderr(invoke: Invoke, how: str) -> None:
 def test_interrupted_it_says_how_to_go_on_on_stderr(
     invoke: Invoke, model: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    def interrupted(config: object, function: object) -> None:
+    def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
     Path("talking.py").write_text(TALKING)

@@ -63,7 +63,8 @@ def run_locally(folder: Path, model: Path, kind: str) -> None:
     labels = ["red" if n % 2 else "green" for n in range(40)]
     settings: dict[str, Any] = {}
     if kind == "inputs":
-        settings = {"per_input": {"mode": "always", "prompts": 1}, "steps": 1}
+        ppo = {**LOCAL["ppo"], "prompts_per_step": 4}
+        settings = {"per_input": {"mode": "always", "prompts": 2}, "ppo": ppo, "steps": 1}
     if kind != "texts":
         rows: Sequence[dict[str, str]] = [
             {"text": text, "label": label} for text, label in zip(texts, labels, strict=True)

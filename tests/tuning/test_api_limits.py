@@ -192,7 +192,9 @@ def test_a_half_and_four_fifths_are_told_once(tmp_path: Path) -> None:
     notes = Notes()
     with serve_words() as server:
         limits = {"max_target_calls": 300, "max_tokens": 100_000}
-        result = start(server, tmp_path / "run", limits, notes=notes, api={"concurrency": 1})
+        result = start(
+            server, tmp_path / "run", limits, notes=notes, api={"concurrency": 1}, seed=1
+        )
     assert result.target_calls >= 240
     # After each portion of four calls, many times in a step.
     assert notes.calls == sorted(notes.calls)

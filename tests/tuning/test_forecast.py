@@ -382,7 +382,7 @@ def read_steps(result: TuneResult) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("seed", [0, 33])
+@pytest.mark.parametrize("seed", [1, 33])
 @pytest.mark.parametrize("budget", [None, 200, 333, 1000])
 def test_best_of_n_is_exact_where_nothing_is_refused_and_nothing_repeats(
     run: Run, budget: int | None, seed: int

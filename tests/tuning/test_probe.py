@@ -100,10 +100,10 @@ def test_waiting_for_the_target_is_no_writing() -> None:
 
 def test_a_written_seed_prompt_is_no_other_prompt() -> None:
     # Prompts of one word each; one of them is then the seed prompt.
-    before, pattern = take(method="best-of-n", seed=4, agent=SHORT)
+    before, pattern = take(method="best-of-n", seed=3, agent=SHORT)
     assert before.refused > 0
     word = pattern.prompts[0]
-    after, other = take(task=make_task(seed_prompt=word), method="best-of-n", seed=4, agent=SHORT)
+    after, other = take(task=make_task(seed_prompt=word), method="best-of-n", seed=3, agent=SHORT)
     assert (after.written, after.refused) == (before.written, before.refused)
     assert after.different == before.different - 1
     assert other.prompts == pattern.prompts[1:]
