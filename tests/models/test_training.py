@@ -112,3 +112,15 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "Accelerator", Several)
     with pytest.raises(ConfigError, match="one process, it was launched with 2"):
         make_trainable()
+
+
+def test_mixed_precision_of_the_launcher_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In the update alone it would move the first ratio away from 1.
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    accelerate.state.AcceleratorState._reset_state()
+    trainable = make_trainable()
+    assert trainable.accelerator.mixed_precision == "no"
+    query = trainable.agent.query_ids(MESSAGES)
+    told = trainable.prepared(query, RESPONSES, MASK).logprobs
+    before = trainable.agent.evaluate(query, RESPONSES, MASK, role=Role.POLICY).logprobs
+    assert torch.equal(told, before)

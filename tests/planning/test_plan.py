@@ -187,7 +187,7 @@ def test_a_plan_is_plain_data() -> None:
         ({"replicas": 2}, "2 replicas of what"),
         ({"agent_size": "some/model-of-mine"}, "is not known"),
         ({"target_on": "8xtpu"}, "'8xtpu' is not known"),
-        ({**LARGE, "split": True}, "cannot be split over h100 with quantize 'none'"),
+        ({**LARGE, "split": True}, "is to be split, and there is one device, h100"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(order: dict[str, Any], told: str) -> None:

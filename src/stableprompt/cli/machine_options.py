@@ -57,8 +57,9 @@ def machine_order(
         ConfigError: there are some, but not the one that asks for a plan.
     """
     if on is not None:
-        sizes = (agent_size, target_size)
-        return MachineOrder(on, target_on, replicas, *sizes, gpu_price, split_agent)
+        return MachineOrder(
+            on, target_on, replicas, agent_size, target_size, gpu_price, split=split_agent
+        )
     given = (target_on, agent_size, target_size, gpu_price)
     if replicas != 1 or split_agent or any(one is not None for one in given):
         raise ConfigError(

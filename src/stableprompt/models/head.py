@@ -145,7 +145,11 @@ def next_token(logits: Tensor, uniforms: Tensor | None, temperature: float) -> T
 
 
 def _gumbel(uniforms: Tensor, vocabulary: int) -> Tensor:
-    """Independent Gumbel numbers for each token, float32, (P, V), the same on every device."""
+    """Independent Gumbel numbers for each token, float32, (P, V).
+
+    Made from integers and not by torch's generators, whose numbers differ from device to device and
+    which know no number of a row and a token without all those before it.
+    """
     bits = (uniforms * 2.0**53).long().unsqueeze(1)
     tokens = _mixed(torch.arange(vocabulary, dtype=torch.int32, device=uniforms.device))
     # 53 bits of a row and those of a token in 32: a row by its upper half, then by its lower one.

@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
+from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
 from torch import Tensor
 
 from stableprompt.errors import ConfigError, RunError, StablePromptError
@@ -93,6 +94,8 @@ class Ranks:
                 f"launched with FSDP version {version}; version 2 alone is supported: set "
                 "fsdp_version to 2 in Accelerate's configuration"
             )
+        if split:  # by default all processes but the first would be given empty weights
+            disable_fsdp_ram_efficient_loading()
         state = PartialState(cpu=asked or not torch.cuda.is_available(), timeout=_PATIENCE)
         return cls(state.process_index, state.num_processes, split)
 

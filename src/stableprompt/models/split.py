@@ -6,11 +6,10 @@ optimizer and the checkpoints. So does what belongs to no layer: the embeddings,
 use as their head, too.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
-from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -22,11 +21,9 @@ from stableprompt.models.head import Head
 from stableprompt.models.loading import LoadedModel
 from stableprompt.models.ranks import Ranks
 
-_LAYERS: Final = "fsdp_transformer_layer_cls_to_wrap"
-
 
 def require_splittable(config: TuneConfig) -> None:
-    """Check that the agent's weights can be split over processes, and prepare for it.
+    """Check that the agent's weights can be split over processes.
 
     Raises:
         ConfigError: they are held in a way that was never tried with split weights, or Accelerate's
@@ -42,8 +39,6 @@ def require_splittable(config: TuneConfig) -> None:
                 f"{name} is set, and the run was launched with FSDP: weights that are split over "
                 f"processes can only be held plainly; leave {name} out, or launch without FSDP"
             )
-    # By default all processes but the first would be given empty weights, of a target, too.
-    disable_fsdp_ram_efficient_loading()
 
 
 def split_weights(loaded: LoadedModel, adapted: AdaptedModel, ranks: Ranks) -> None:
@@ -64,10 +59,9 @@ def split_weights(loaded: LoadedModel, adapted: AdaptedModel, ranks: Ranks) -> N
         "mesh": init_device_mesh(loaded.device.type, (ranks.count,)),
         "offload_policy": how.cpu_offload,
     }
-    whole = set(adapted.weights())
+    whole, apart = set(adapted.weights()), how.reshard_after_forward
     for layer in _layers(body, how.transformer_cls_names_to_wrap):
-        options["reshard_after_forward"] = how.reshard_after_forward
-        fully_shard(layer, ignored_params=whole, **options)
+        fully_shard(layer, ignored_params=whole, reshard_after_forward=apart, **options)
     # Holds nothing itself, and tells its layers of each other: the next one can be fetched early.
     rest = {p for p in loaded.model.parameters() if not isinstance(p, DTensor)}
     fully_shard(body, ignored_params=rest, **options)
@@ -89,6 +83,7 @@ def _layers(body: torch.nn.Module, named: list[str] | None) -> list[torch.nn.Mod
     if not found:
         raise ConfigError(
             f"{type(body).__name__} has no layers of the name {' or '.join(sorted(names)) or '?'}; "
-            f"name the class of its layers with {_LAYERS} in Accelerate's configuration"
+            "name their class in Accelerate's configuration: fsdp_auto_wrap_policy "
+            "TRANSFORMER_BASED_WRAP, and fsdp_transformer_layer_cls_to_wrap"
         )
     return found[::-1]  # what lies inside first

@@ -181,7 +181,7 @@ def _notes(task: Task, config: TuneConfig, order: MachineOrder, sides: Sides) ->
         "docs/scaling.md"
     )
     if sides.devices > 1:
-        how = "together" if sides.split else "each"
+        how = "together" if order.split else "each"
         yield (
             f"{sides.devices} devices are taken to hold the agent {how} and to share the prompts "
             "of a step"

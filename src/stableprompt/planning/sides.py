@@ -42,11 +42,15 @@ class Sides:
         self._task, self._config, self._order = task, config, order
         self._context, self._answer = context, answer
         self.devices, self.machine = parse_machines(order.on)
-        self.split = order.split
-        if order.split and (self.devices == 1 or config.quantize != "none"):
+        if order.split and self.devices == 1:
             raise ConfigError(
-                f"an agent cannot be split over {order.on} with quantize {config.quantize!r}: that "
-                "takes several devices, as in 4xh100, and weights that are not quantised"
+                f"the agent is to be split, and there is one device, {order.on}; say how many, as "
+                f"in --on 4x{self.machine.name}, or leave --split-agent out"
+            )
+        if order.split and config.quantize != "none":
+            raise ConfigError(
+                f"quantize is {config.quantize!r}, and such weights are not split over devices; "
+                "leave it out, or leave --split-agent out"
             )
         named = config.target.model.startswith(FUNCTION_PREFIX)
         self.elsewhere = order.target_on is None and (named or answers_elsewhere(config))
@@ -104,7 +108,7 @@ class Sides:
         step, found = self.step, self._lasting()
         room = (self.machine.memory - memory.ASIDE) / (1 + memory.FRAGMENTED) - sum(found.values())
         rows = self._rows_learned
-        if self.split:  # all or nothing: a batch that others are in cannot be halved
+        if self._order.split:  # all or nothing: a batch that others are in cannot be halved
             needed = memory.learning(self.agent, rows, step.query, step.length, step.rank)
             return rows if needed <= room else 0
         return memory.rows_that_fit(self.agent, rows, step.query, step.length, step.rank, room)
@@ -117,7 +121,12 @@ class Sides:
     def agent_on(self) -> Agent:
         """The agent, to be timed."""
         return Agent(
-            self.agent, self.machine, self.devices, self.step, self.rows_at_once, split=self.split
+            self.agent,
+            self.machine,
+            self.devices,
+            self.step,
+            self.rows_at_once,
+            split=self._order.split,
         )
 
     def target_on(self) -> Target:
@@ -132,7 +141,7 @@ class Sides:
             return Elsewhere(at_once * places, None if pace is None else pace * places)
         if order.target_on is None:
             tokens = self._config.target.max_batch_tokens
-            split = self.split and self.one_copy
+            split = order.split and self.one_copy
             return InProcess(held, self.machine, self.devices, tokens, split)
         devices, machine = parse_machines(order.target_on)
         return Served(held, machine, devices, order.replicas, at_once)
@@ -166,9 +175,11 @@ class Sides:
 
     def _lasting(self) -> dict[str, float]:
         learning = self._config.ppo.learning
-        whole = memory.weights(self.agent)
+        split = self._order.split
         found = {
-            "agent": memory.split_weights(self.agent, self.devices) if self.split else whole,
+            "agent": memory.split_weights(self.agent, self.devices)
+            if split
+            else memory.weights(self.agent),
             "adapters": memory.adapters(self.agent.shape, self.step.rank, learning=learning),
         }
         beside = self._order.target_on is None and not self.one_copy
@@ -181,7 +192,7 @@ class Sides:
         rows = -(-step.rows // self.devices)
         found = {"writing": memory.writing(agent, rows, step.query, step.length)}
         if step.epochs:
-            at_once = self.rows_at_once or (self._rows_learned if self.split else 1)
+            at_once = self.rows_at_once or (self._rows_learned if self._order.split else 1)
             found["learning"] = memory.learning(agent, at_once, step.query, step.length, step.rank)
         if held is None or self._order.target_on is not None:
             return found

@@ -104,7 +104,7 @@ class Share:
         return Speed(flops, flops, bandwidth, self.layer_seconds, self.draw_bytes / bandwidth)
 
 
-PROCESS: Final = Share(0.35, 0.6, 5e-4, 64.0)
+PROCESS: Final = Share(0.35, 0.6, 5e-4, 200.0)
 """This package's own process: some twenty kernels a layer, each started by Python."""
 SERVER: Final = Share(0.45, 0.7, 5e-5, 16.0)
 """A server such as vLLM: graphs of kernels."""

@@ -113,10 +113,8 @@ class Agent:
         return found
 
     def _costs(self, work: Work) -> Mapping[str, float]:
-        found = costs(work, self._speed)
-        if self._split:
-            found[LINKS] += gathering(work, self._held, self._devices, self._machine)
-        return found
+        together = self._devices if self._split else 1
+        return _in_process(work, self._held, self._machine, together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +165,15 @@ class InProcess:
             length = math.ceil(asked.answer)
             one = continuing(self.held, together, asked.context, length)
             work = work + one * math.ceil(calls / together)
-        found = costs(work, PROCESS.of(self.machine, float32=self.held.bytes_each == _FLOAT))
-        if self.split:
-            found[LINKS] += gathering(work, self.held, self.devices, self.machine)
-        return found
+        return _in_process(work, self.held, self.machine, self.devices if self.split else 1)
+
+
+def _in_process(work: Work, held: Held, machine: Machine, together: int) -> dict[str, float]:
+    """Seconds of one device in this package's process; so many hold the model together."""
+    found = costs(work, PROCESS.of(machine, float32=held.bytes_each == _FLOAT))
+    if together > 1:
+        found[LINKS] += gathering(work, held, together, machine)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
