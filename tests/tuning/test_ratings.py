@@ -29,13 +29,18 @@ def tables(*found: Table, seed_prompt: float = 0.0) -> tuple[list[int], list[dic
     return groups, seen
 
 
-def dense(groups: Sequence[int], seen: Seen, variances: Variances) -> Floats:
-    """The same model with every unknown kept: seed mean, group means, effects, deviations."""
+def dense(
+    groups: Sequence[int], seen: Seen, variances: Variances, traits: Floats | None = None
+) -> Floats:
+    """The same model with every unknown kept: seed mean, group means, effects, deviations,
+    coefficients."""
+    traits = np.zeros((len(groups), 0)) if traits is None else traits
     num_groups, num_prompts = 1 + max(groups), len(groups)
     num_examples = 1 + max(example for own in seen for example in own)
     effects = 1 + num_groups
     deviations = effects + num_examples
-    size = deviations + num_prompts
+    coefficients = deviations + num_prompts
+    size = coefficients + traits.shape[1]
 
     def unit(*places: int) -> Floats:
         row = np.zeros(size)
@@ -43,7 +48,11 @@ def dense(groups: Sequence[int], seen: Seen, variances: Variances) -> Floats:
         return row
 
     def worth(prompt: int) -> Floats:
-        return unit(1 + groups[prompt], deviations + prompt) if prompt else unit(0)
+        if not prompt:
+            return unit(0)
+        row = unit(1 + groups[prompt], deviations + prompt)
+        row[coefficients:] = traits[prompt]
+        return row
 
     normal, right = np.zeros((size, size)), np.zeros(size)
     for prompt, own in enumerate(seen):
@@ -53,6 +62,7 @@ def dense(groups: Sequence[int], seen: Seen, variances: Variances) -> Floats:
             right += row * reward / variances.noise
     priors = [(unit(effects + n), variances.effects) for n in range(num_examples)]
     priors += [(unit(deviations + n), variances.deviations) for n in range(num_prompts)]
+    priors += [(unit(coefficients + n), variances.coefficients) for n in range(traits.shape[1])]
     priors += [
         (unit(1 + n) - unit(2 + n), 0.25 * variances.deviations) for n in range(num_groups - 1)
     ]

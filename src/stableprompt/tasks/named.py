@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +24,7 @@ def is_named(name: str) -> bool:
 def load_named(
     name: str,
     *,
-    data_dir: Path | None = None,
+    data_dir: str | PathLike[str] | None = None,
     fold: int = 0,
     overrides: LoadOptions | None = None,
 ) -> Task:
@@ -45,7 +46,8 @@ def load_named(
         return load_bundled(name, overrides=given)
     if name not in benchmark_names():
         raise _unknown(name)
-    found = load_rows(find_benchmark(name), data_dir, fold)
+    folder = None if data_dir is None else Path(data_dir)
+    found = load_rows(find_benchmark(name), folder, fold)
     options = cast(LoadOptions, {**found.options, "seed": fold, **given})
     # A limit on one split leaves the task's own on the others.
     options["limit"] = {**found.options.get("limit", {}), **given.get("limit", {})}

@@ -14,6 +14,7 @@ from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.splits import identity
 from stableprompt.tuning.guards import Inspection
 from stableprompt.tuning.ratings import ratings_of, variances_of
+from stableprompt.tuning.traits import traits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,8 @@ class CandidatePool:
     def _rate(self) -> dict[str, float]:
         if not self._ratings and self._numbers:
             groups, seen = list(self._groups.values()), list(self._seen.values())
-            found = ratings_of(groups, seen, variances_of(groups, seen))
+            traits = traits_of(list(self._groups))
+            found = ratings_of(groups, seen, variances_of(groups, seen, traits), traits)
             # Rounded: what differs in the last digits alone is equal, and the seed prompt stays.
             self._ratings = dict(zip(self._groups, found.round(6).tolist(), strict=True))
         return self._ratings
