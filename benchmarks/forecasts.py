@@ -1,6 +1,6 @@
 """How well do forecasts foretell rewards? From finished runs, without a model.
 
-    python benchmarks/forecasts.py runs/drafts/runs/*/*/*
+    python benchmarks/forecasts.py runs/comparison/runs/*/*/*
 
 Reads the pool that each run left and asks two questions of it, of prompts that were written in
 training:
@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -82,7 +83,7 @@ def forecast(pool: Pool, fit: Fit) -> None:
         if len(known) <= _LEAST:
             continue
         groups, seen = [pool.groups[p] for p in known], [pool.seen[p] for p in known]
-        traits = traits_of([pool.prompts[p] for p in known], [pool.prompts[p] for p in own])
+        traits = traits_of([pool.prompts[p] for p in (*known, *own)])
         variances = variances_of(groups, seen, traits)
         groups += [max(groups)] * len(own)
         said = ratings_of(groups, [*seen, *({} for _ in own)], variances, traits)
@@ -103,16 +104,13 @@ def held_out(pool: Pool, with_traits: Fit, without: Fit) -> None:
 
 
 def reliability(pools: Sequence[Pool]) -> float:
-    """Share of the variance of mean rewards within steps that is not noise."""
-    true = whole = 0.0
+    """Share of the variance of a step's mean rewards that is not noise, mean over runs."""
+    shares = []
     for pool in pools:
-        for _, own, common in pool.steps():
-            table = np.array([[pool.seen[p][e] for e in common] for p in own])
-            variance = float(table.mean(axis=1).var(ddof=1))
-            rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-            noise = float((rest**2).sum()) / ((len(own) - 1) * (len(common) - 1)) / len(common)
-            true, whole = true + variance - noise, whole + variance
-    return max(0.0, true / whole) if whole else 0.0
+        found = variances_of(pool.groups, pool.seen)
+        examples = fmean(len(common) for _, _, common in pool.steps())
+        shares.append(found.deviations / (found.deviations + found.noise / examples))
+    return fmean(shares)
 
 
 def main(folders: Sequence[str]) -> None:

@@ -77,18 +77,6 @@ def test_the_order_of_the_texts_changes_nothing() -> None:
     assert traits_of(OTHERS[::-1])[::-1] == pytest.approx(traits_of(OTHERS))
 
 
-def test_new_texts_leave_the_others_as_they_are() -> None:
-    traits = traits_of(OTHERS, ["x", "A long text: with marks, and no end?"])
-    assert np.array_equal(traits[: len(OTHERS)], traits_of(OTHERS))
-    assert traits.shape[0] == len(OTHERS) + 2
-
-
-def test_a_measure_in_which_all_are_alike_says_nothing_of_new_texts() -> None:
-    # None asks a question, so that nobody knows what questions earn.
-    asking, plain = traits_of(["Sort it.", "Name the team."], ["Sort it?", "Sort it."])[2:, :SHAPES]
-    assert asking == pytest.approx(plain)
-
-
 def test_one_odd_prompt_does_not_set_the_scale_for_all() -> None:
     texts = [f"Sort the mail by team {n}." for n in range(40)]
     longest = traits_of([*texts, "word " * 400])[-1, :SHAPES]

@@ -118,7 +118,7 @@ def _explained(
     Mean rewards of the prompts of a group differ by their traits and by the rest; the likelihood of
     each share, with the scale of both integrated out, is that of ridge regression as a Gaussian
     process (Rasmussen and Williams 2006, eq. 2.30). Where little was seen no share is much
-    likelier than another, and several groups must agree.
+    likelier than another.
 
     Args:
         found: As if traits explained nothing.

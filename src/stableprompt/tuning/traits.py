@@ -15,9 +15,8 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from stableprompt.tuning.ratings import Floats
 
 _SPACELESS: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORDS: Final = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+|[^\w\s]")
@@ -29,28 +28,24 @@ _ENDING: Final = 3
 """The last words of a prompt are one more: how it wants the answer."""
 
 
-def traits_of(prompts: Sequence[str], new: Sequence[str] = ()) -> Floats:
-    """The traits of prompts, and of new ones beside them, (P, K).
+def traits_of(prompts: Sequence[str]) -> Floats:
+    """The traits of prompts beside each other, (P, K).
 
     Measures of shape are standardised over the prompts, and each half, shape and words, is scaled
-    so that the squares of its numbers sum up to 1 in the mean; a measure in which all prompts are
-    alike is 0 for new ones as well.
+    so that the squares of its numbers sum up to 1 in the mean; one in which all are alike is 0.
 
     Args:
         prompts: Texts; the numbers of each depend on the others through the scale alone.
-        new: Texts on which the scale does not depend.
     """
-    size, texts = len(prompts), (*prompts, *new)
-    shapes = np.array([_shape(text) for text in texts])
-    shapes -= shapes[:size].mean(axis=0)
-    spread = shapes[:size].std(axis=0)
-    shapes = np.where(spread > 0, shapes / np.where(spread > 0, spread, 1.0), 0.0)
-    words = np.array([_hashed(text) for text in texts])
-    return np.hstack([_scaled(shapes.clip(-_FAR, _FAR), size), _scaled(words, size)])
+    shapes = np.array([_shape(prompt) for prompt in prompts])
+    shapes -= shapes.mean(axis=0)
+    spread = shapes.std(axis=0)
+    shapes = (shapes / np.where(spread > 0, spread, 1.0)).clip(-_FAR, _FAR)
+    return np.hstack([_scaled(shapes), _scaled(np.array([_hashed(p) for p in prompts]))])
 
 
-def _scaled(half: Floats, size: int) -> Floats:
-    length = math.sqrt((half[:size] ** 2).sum(axis=1).mean())
+def _scaled(half: Floats) -> Floats:
+    length = math.sqrt((half**2).sum(axis=1).mean())
     return half / length if length > 0 else half
 
 
