@@ -77,13 +77,31 @@ def test_the_order_of_the_texts_changes_nothing() -> None:
     assert traits_of(OTHERS[::-1])[::-1] == pytest.approx(traits_of(OTHERS))
 
 
-def test_one_odd_prompt_does_not_set_the_scale_for_all() -> None:
-    texts = [f"Sort the mail by team {n}." for n in range(40)]
-    longest = traits_of([*texts, "word " * 400])[-1, :SHAPES]
-    usual = traits_of([*texts, "word " * 40])[-1, :SHAPES]
-    assert np.abs(longest).max() == pytest.approx(np.abs(usual).max(), rel=0.5)
+def test_no_prompt_is_further_from_the_others_than_three_deviations() -> None:
+    # Of 101 prompts the odd one lies 10 standard deviations from their mean, in words and length.
+    texts = [f"Sort the mail by team {n % 10}." for n in range(100)]
+    traits = traits_of([*texts, "word " * 4000])[:, :SHAPES]
+    number_of_words = traits[:, 1]
+    assert number_of_words[-1] / -number_of_words[0] == pytest.approx(3 / 0.1, rel=1e-3)
 
 
-def test_scripts_without_spaces_share_words_too() -> None:
-    near, far = "請用一個詞回答這個問題", "สรุปข้อความ"
-    assert likeness("請用一個詞回答", near, far) > likeness("請用一個詞回答", far, near)
+def words_of(*texts: str) -> Floats:
+    """The second half, whose scale is the same where texts have as many words."""
+    return traits_of(texts)[:, SHAPES:]
+
+
+def test_capitals_make_no_other_word() -> None:
+    one, other = words_of("Name THE Topic", "name the topic")
+    assert np.array_equal(one, other)
+
+
+def test_words_have_signs_so_that_chance_meetings_cancel_out() -> None:
+    row = words_of("read the note and tell the team about each of the other things in it")[0]
+    assert row.min() < 0 < row.max()
+
+
+def test_of_scripts_without_spaces_each_character_is_a_word() -> None:
+    apart, together = words_of("請 用 一 個 詞", "請用一個詞")
+    assert np.array_equal(apart, together)
+    apart, together = words_of("t h e", "the")
+    assert not np.array_equal(apart, together)

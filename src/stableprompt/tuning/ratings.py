@@ -13,7 +13,7 @@ expected value of what does not depend on the example. What was seen once is dra
 prompts of its step and, as far as traits explained rewards so far, towards its like; luck with
 easy examples gains nothing (best linear unbiased prediction, Henderson 1975; the variances by a
 two-way analysis of variance, the traits' share of them by their likelihood). The seed prompt is a
-group of its own, without traits. Pure, no models.
+group of its own, whose mean takes up what its traits would explain. Pure, no models.
 """
 
 from collections import Counter
@@ -171,7 +171,6 @@ def ratings_of(
     if traits is None or not variances.coefficients:
         traits = np.zeros((len(seen), 0))
     else:
-        traits = np.concatenate([np.zeros((1, traits.shape[1])), traits[1:]])  # the seed prompt's
         scaled = left[:, None] * traits
         across = table.design.T @ scaled
         own = traits.T @ (table.numbers[:, None] * scaled)
