@@ -17,6 +17,7 @@ from stableprompt.tasks.benchmarks.benchmark import Benchmark
 from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
 from stableprompt.tasks.benchmarks.source import DATA_VARIABLE, load_rows
 from stableprompt.tasks.example import TaskKind
+from stableprompt.tasks.named import load_named
 from stableprompt.tasks.table import read_jsonl
 from stableprompt.tasks.task import Task
 
@@ -231,6 +232,14 @@ def folder(tmp_path: Path) -> Path:
             [{"input": "eat", "outputs": ["seat", "feet"]}],
         )
     return tmp_path
+
+
+def test_the_folder_can_be_named_by_a_string_too(tmp_path: Path) -> None:
+    for split, words in (("train", ("eat", "cat", "log")), ("test", ("sky",))):
+        rows = [{"input": word, "outputs": ["seat"]} for word in words]
+        write(tmp_path / f"instruction_induction/rhymes/{split}.jsonl", rows)
+    by_text = load_named("ii/rhymes", data_dir=str(tmp_path))
+    assert by_text.splits == load_named("ii/rhymes", data_dir=tmp_path).splits
 
 
 def test_a_pair_is_parted_at_the_first_literal(folder: Path) -> None:
