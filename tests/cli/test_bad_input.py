@@ -97,6 +97,18 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["evaluate", "support", "--prompt", "x", "--set", "size=1"],
         "setting 'size' does not exist",
     ),
+    "evaluate label words without a word": (
+        ["evaluate", "support", "--prompt", "x", "--label-words", "billing"],
+        "--label-words 'billing' must look like 0=no",
+    ),
+    "tune with a word for one label": (
+        ["tune", "rows.csv", *COLUMNS, "--label-words", "red=stop"],
+        "label_words must name each label once: found words for 'red', but the labels in",
+    ),
+    "resume with label words": (
+        ["tune", "--resume", "run", "--label-words", "red=stop"],
+        "give it alone",
+    ),
     "evaluate no run folder": (
         ["evaluate", "support", "--run", "full"],
         "full is not a run folder",

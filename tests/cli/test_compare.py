@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from stableprompt.cli.compare import PEER_NAMES, _join_lists, command_of, parse_arm
+from stableprompt.cli.compare import PEER_NAMES, _join_lists, _plan, command_of, parse_arm
 from stableprompt.cli.data_options import DataOptions
 from stableprompt.cli.plan_file import PlanFile, read_plan
 from stableprompt.errors import ConfigError
 from stableprompt.studies.peers.registry import PEERS
+from stableprompt.tasks.bundled_tasks import load_bundled
 from tests.cli.conftest import SMALL, Invoke, assert_fits, options
 
 FILES = {"plan.json", "comparison.json", "comparison.md", "runs"}
@@ -105,7 +106,7 @@ def test_a_plan_is_a_file_and_unknown_names_in_it_are_refused(invoke: Invoke) ->
     Path("plan.toml").write_text('tasks = ["support"]\nbudgets = 3\n', encoding="utf-8")
     done = invoke("compare", "--plan", "plan.toml")
     assert done.exit_code == 2
-    assert "plan.toml has 'budgets'; a plan has budget, limit, methods" in done.stderr
+    assert "plan.toml has 'budgets'; a plan has budget, label_words, limit" in done.stderr
 
 
 @pytest.mark.parametrize("plan", sorted(Path(__file__).parents[2].glob("studies/*.toml")))
@@ -130,6 +131,8 @@ def test_the_plans_of_the_project_are_plans(plan: Path) -> None:
         ("budget = 0", "found 0"),
         ("methods = [1]", "methods must be a list of names"),
         ("settings = 1", "settings must be a table"),
+        ("label_words = 1", "label_words must be the answer to each label"),
+        ("label_words = {maybe = 'x'}", "names labels that no task has: 'maybe'"),
         ("ours = 1", "ours must be a text, found 1"),
     ],
 )
@@ -144,15 +147,35 @@ def test_a_value_of_a_plan_that_cannot_be_is_one_line(
     assert not Path("runs").exists()
 
 
+def test_words_are_for_the_tasks_that_have_their_labels(invoke: Invoke) -> None:
+    rows = [f"text {i},{'red' if i % 2 else 'green'}" for i in range(30)]
+    Path("two.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    words = {"red": "stop", "green": "go"}
+    told = PlanFile(tasks=["support", "two.csv"], label_words=words)
+    untouched, answered = _plan(told, DataOptions(), []).tasks
+    assert untouched == load_bundled("support")
+    assert answered.verbalizer is not None
+    assert answered.verbalizer.words == words
+    assert answered.seed_prompt.endswith("stop, go.")
+    half = PlanFile(tasks=["two.csv"], label_words=["red=stop"])
+    with pytest.raises(ConfigError, match="must name each label once"):
+        _plan(half, DataOptions(), [])
+
+
 def test_the_command_in_the_results_is_the_whole_comparison() -> None:
     told = PlanFile(
-        tasks=["a b.csv"], seeds=[0, 2], limit={"test": 9}, settings={"ppo": {"replay": 0}}
+        tasks=["a b.csv"],
+        seeds=[0, 2],
+        limit={"test": 9},
+        label_words={"a b": "no"},
+        settings={"ppo": {"replay": 0}},
     )
     own = DataOptions(text=["body"], label="team", seed_prompt="Say it's so.")
     command = command_of(told, own, [{"ppo": {"max_update_kl": None}}])
     assert shlex.split(command) == [
         *("stableprompt", "compare", "a b.csv", "--methods", "appo", "best-of-n"),
         *("--seeds", "0", "2", "--budget", "2000", "--ours", "appo", "--limit", "test=9"),
+        *("--label-words", "a b=no"),
         *("--text", "body", "--label", "team", "--seed-prompt", "Say it's so."),
         *("--set", "ppo.replay=0", "--set", "ppo.max_update_kl=null"),
     ]

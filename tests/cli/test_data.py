@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stableprompt.cli.data import custom_metric, load_task
+from stableprompt.cli.data import custom_metric, label_words_of, load_task
 from stableprompt.cli.data_options import DataOptions
 from stableprompt.errors import ConfigError, DataError, RunError
 from stableprompt.tasks.archive import task_to_dict
@@ -18,6 +18,9 @@ from tests.cli.conftest import write_rows
 
 def load(data: str, *, seed: int = 0, **given: Any) -> Task:
     return load_task(data, DataOptions(**given), seed=seed)
+
+
+WORDS = {"label_words": ["red=stop", "green=go"]}
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +115,40 @@ def test_a_limit_that_cannot_be_read(limit: str) -> None:
         load("support", limit=[limit])
 
 
+def test_label_words_reach_a_file_and_the_plain_seed_prompt(place: Path) -> None:
+    write_rows(place / "rows.csv", 30)
+    task = load("rows.csv", text=["message"], label="team", label_words=["red=stop", "green = go"])
+    assert task.verbalizer is not None
+    assert task.verbalizer.words == {"red": "stop", "green": "go"}
+    assert task.seed_prompt == "Classify the text. Answer with one of: stop, go."
+
+
+def test_words_of_ones_own_put_the_seed_prompt_of_a_named_task_away() -> None:
+    named = load_bundled("support")
+    words = {label: str(place) for place, label in enumerate(named.labels)}
+    task = load("support", label_words=[f"{label}={word}" for label, word in words.items()])
+    assert task.verbalizer is not None
+    assert task.verbalizer.words == words
+    assert (
+        task.seed_prompt == f"Classify the text. Answer with one of: {', '.join(words.values())}."
+    )
+    assert task.splits == named.splits
+    given = load("support", label_words=[*map("=".join, words.items())], seed_prompt="Which?")
+    assert given.seed_prompt == "Which?"
+
+
+@pytest.mark.parametrize("word", ["red", "=stop", "red=", " = ", ""])
+def test_label_words_that_cannot_be_read(word: str) -> None:
+    with pytest.raises(ConfigError, match="must look like 0=no"):
+        load("support", label_words=[word])
+
+
+def test_a_label_may_hold_the_sign_and_has_one_word() -> None:
+    assert label_words_of(["a=b=c", "d=e"]) == {"a=b": "c", "d": "e"}
+    with pytest.raises(ConfigError, match="names the label 'a' twice"):
+        label_words_of(["a=b", " a=c"])
+
+
 def test_a_metric_of_ones_own_is_imported_from_the_folder(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +211,7 @@ def test_the_task_of_a_run_takes_its_own_metric_and_no_other_option(place: Path)
     with pytest.raises(ConfigError, match="--metric MODULE:half"):
         load("run/task.json")
     assert load("run/task.json", metric="mymetric_f:half").metric.name == "half"
-    for given in ({"text": ["message"]}, {"limit": ["test=4"]}, {"metric": "macro_f1"}):
+    for given in ({"text": ["message"]}, {"limit": ["test=4"]}, {"metric": "macro_f1"}, WORDS):
         with pytest.raises(ConfigError, match="is the task of a run"):
             load("run/task.json", **given)
 

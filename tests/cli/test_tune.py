@@ -198,6 +198,8 @@ def test_evaluate_run_takes_split_and_template_of_the_run(
     assert [example.text for example in seen["task"].test] == [row["text"] for row in kept]
     assert seen["prompt"] == result_of(Path("run"))["prompt"]
     assert seen["target"]["input_format"] == "Text: {text}"
+    words = invoke("evaluate", "rows.csv", *COLUMNS, "--run", "run", "--label-words", "red=stop")
+    assert (words.exit_code, "by the label words of the run" in words.stderr) == (2, True)
     assert (seen["target"]["model"], seen["dtype"]) == (str(model), "float32")
     # Another way to split the same texts changes nothing: the run's own test split is judged.
     again = invoke("evaluate", "rows.csv", *COLUMNS, "--run", "run", "--set", "split_seed=6")

@@ -90,6 +90,8 @@ def write_files(folder: Path) -> None:
     _csv(folder / "more.csv", ("message", "team"), messages)
     pairs = [(f"{text} a", f"{text} b", label) for text, label in messages]
     _csv(folder / "pairs.csv", ("premise", "hypothesis", "label"), pairs)
+    votes = [(text, str(n % 2)) for n, (text, _) in enumerate(messages)]
+    _csv(folder / "votes.csv", ("body", "vote"), votes)
     quiz = [
         {"question": text, "options": [f"{n} x", f"{n} y", f"{n} z"], "answer": "ABC"[n % 3]}
         for n, (text, _) in enumerate(messages)

@@ -16,6 +16,7 @@ from stableprompt.cli.data_options import (
     DataOptions,
     KindOption,
     LabelOption,
+    LabelWordsOption,
     LimitOption,
     MetricOption,
     TextOption,
@@ -26,6 +27,7 @@ from stableprompt.cli.settings import parse_assignments
 from stableprompt.cli.terminal import make_console, on_one_line, say
 from stableprompt.errors import ConfigError, RunStopped
 from stableprompt.presets import METHODS, flattened
+from stableprompt.tasks.wording import listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from stableprompt.cli.plan_file import PlanFile
     from stableprompt.studies.cell import Arm, CellRecord
     from stableprompt.studies.comparison import Plan
+    from stableprompt.tasks.task import Task
 
 PEER_NAMES = ("gepa", "miprov2", "capo")
 _LISTS = ("--methods", "--seeds")
@@ -106,6 +109,7 @@ def command(
     data_dir: DataDirOption = None,
     limit: LimitOption = None,
     seed_prompt: Annotated[str | None, typer.Option(help="The prompt to beat.")] = None,
+    label_words: LabelWordsOption = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any setting, for all methods alike."),
@@ -120,6 +124,7 @@ def command(
         "ours": ours,
         "out": str(out) if out else None,
         "limit": limit,
+        "label_words": label_words,
     }
     own = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
     from stableprompt.cli.plan_file import read_plan  # loads pydantic
@@ -169,15 +174,36 @@ def _plan(told: "PlanFile", own: DataOptions, layers: list[dict[str, Any]]) -> "
 
     settings = merge(told.settings, *layers)
     split_seed = make_config(settings).split_seed
-    limit = told.limit
-    given = replace(own, limit=_assigned(limit) if isinstance(limit, dict) else limit)
+    given = replace(own, limit=_assigned(told.limit))
     tasks = tuple(load_task(name, given, seed=split_seed) for name in told.tasks)
+    tasks = _answered(tasks, told, given, split_seed)
     arms = tuple(parse_arm(name) for name in told.methods)
     if told.ours and told.ours not in [arm.name for arm in arms]:
         raise ConfigError(
             f"--ours {told.ours!r} is none of the methods: {', '.join(arm.name for arm in arms)}"
         )
     return Plan(tasks, arms, tuple(told.seeds), told.budget, settings)
+
+
+def _answered(
+    tasks: Sequence["Task"], told: "PlanFile", given: DataOptions, split_seed: int
+) -> tuple["Task", ...]:
+    """The tasks, those with labels that words are given for loaded with these words.
+
+    Raises:
+        ConfigError: a label is none of any task.
+    """
+    from stableprompt.cli.data import label_words_of, load_task
+
+    words = label_words_of(_assigned(told.label_words))
+    unknown = words.keys() - {label for task in tasks for label in task.labels}
+    if unknown:
+        raise ConfigError(f"--label-words names labels that no task has: {listed(sorted(unknown))}")
+    own = [[f"{one}={word}" for one, word in words.items() if one in t.labels] for t in tasks]
+    return tuple(
+        load_task(name, replace(given, label_words=mine), seed=split_seed) if mine else task
+        for name, task, mine in zip(told.tasks, tasks, own, strict=True)
+    )
 
 
 def parse_arm(text: str) -> "Arm":
@@ -234,9 +260,9 @@ def command_of(told: "PlanFile", own: DataOptions, layers: Sequence[dict[str, An
 
     words = [*told.tasks, "--methods", *told.methods, "--seeds", *map(str, told.seeds)]
     words += ["--budget", str(told.budget), "--ours", told.ours or told.methods[0]]
-    limit = told.limit
-    for one in _assigned(limit) if isinstance(limit, dict) else limit:
-        words += ["--limit", one]
+    for option, settled in (("--limit", told.limit), ("--label-words", told.label_words)):
+        for one in _assigned(settled):
+            words += [option, one]
     for name in ("text", "label", "choices", "kind", "metric", "seed_prompt"):
         given = getattr(own, name)
         for one in given if isinstance(given, list) else [given] if given else []:
@@ -246,5 +272,6 @@ def command_of(told: "PlanFile", own: DataOptions, layers: Sequence[dict[str, An
     return shlex.join(["stableprompt", "compare", *words])
 
 
-def _assigned(limit: Mapping[str, int]) -> list[str]:
-    return [f"{split}={count}" for split, count in limit.items()]
+def _assigned(given: Mapping[str, object] | list[str]) -> list[str]:
+    """A table of a plan file as the flag of the same name is written."""
+    return given if isinstance(given, list) else [f"{k}={value}" for k, value in given.items()]

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from stableprompt.tasks.named import is_named, load_named
 from stableprompt.tasks.placeholders import placeholder_name, placeholders
 from stableprompt.tasks.splits import SPLIT_NAMES, SplitName
 from stableprompt.tasks.task import Task
-from stableprompt.tasks.wording import listed
+from stableprompt.tasks.wording import listed, quoted
 
 
 def load_task(data: str, given: DataOptions, *, seed: int, like: Task | None = None) -> Task:
@@ -138,7 +138,29 @@ def _options(given: DataOptions, seed: int, like: Task | None) -> LoadOptions:
         options["metric"] = None  # judged by the one of the run, in ``unseen``
     if given.limit:
         options["limit"] = dict(map(_limit, given.limit))
+    if given.label_words:
+        options["label_words"] = label_words_of(given.label_words)
     return options
+
+
+def label_words_of(given: Sequence[str]) -> dict[str, str]:
+    """Label -> label word.
+
+    Args:
+        given: Each LABEL=WORD. A label may hold the sign, a word may not.
+
+    Raises:
+        ConfigError: one does not look like that, or a label is named twice.
+    """
+    words: dict[str, str] = {}
+    for one in given:
+        label, sign, word = one.rpartition("=")
+        if not (sign and label.strip() and word.strip()):
+            raise ConfigError(f"--label-words {one!r} must look like 0=no")
+        if label.strip() in words:
+            raise ConfigError(f"--label-words names the label {quoted(label.strip())} twice")
+        words[label.strip()] = word.strip()
+    return words
 
 
 def _limit(given: str) -> tuple[SplitName, int]:

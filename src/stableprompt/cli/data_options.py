@@ -51,6 +51,15 @@ LimitOption = Annotated[
     list[str] | None, typer.Option(help="At most so many examples, as in --limit test=200.")
 ]
 
+LabelWordsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What the target should answer for a label, once for each, as in "
+        "--label-words 0=no --label-words 1=yes.",
+        show_default="the labels; of a named task its own",
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
@@ -64,3 +73,4 @@ class DataOptions:
     data_dir: Path | None = None
     limit: list[str] | None = None
     seed_prompt: str | None = None
+    label_words: list[str] | None = None

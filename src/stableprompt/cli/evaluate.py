@@ -13,6 +13,7 @@ from stableprompt.cli.data_options import (
     DataOptions,
     KindOption,
     LabelOption,
+    LabelWordsOption,
     LimitOption,
     MetricOption,
     TextOption,
@@ -56,6 +57,7 @@ def command(
     metric: MetricOption = None,
     data_dir: DataDirOption = None,
     limit: LimitOption = None,
+    label_words: LabelWordsOption = None,
     split: Annotated[Split, typer.Option(help="Which examples.")] = "test",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as in --set dtype=float32.")
@@ -75,7 +77,8 @@ def command(
     layers = [*parse_assignments(assignments or []), *of_target]
     if prompt is not None and not prompt.strip():
         raise ConfigError("the prompt is empty; give the text to score")
-    options = DataOptions(text, label, choices, kind, metric, data_dir, limit)
+    columns = (text, label, choices, kind, metric, data_dir)
+    options = DataOptions(*columns, limit, label_words=label_words)
     voice = choose_voice(quiet=quiet, as_json=as_json)
     asked = (prompt, run, split)
     _evaluate(data, options, layers, asked, function=function, voice=voice)
@@ -105,6 +108,8 @@ def _evaluate(
         own = custom_metric(options.metric)
         if options.metric is not None and own is None:
             raise ConfigError("--run scores by the metric of the run; leave --metric out")
+        if options.label_words:
+            raise ConfigError("--run scores by the label words of the run; leave --label-words out")
         prompt, used, as_in_run = _as_in_run(run, own)
         task = load_task(data, options, seed=settings.split_seed, like=used)
         task = unseen(task, used, split)

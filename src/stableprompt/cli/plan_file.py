@@ -15,6 +15,7 @@ _WANTED: Final = {
     "seeds": "whole numbers, as in [0, 1, 2]; DATA comes before --seeds",
     "budget": "a whole number of target calls",
     "limit": "numbers of examples by split, as in {test = 200}",
+    "label_words": 'the answer to each label, as in {"0" = "no", "1" = "yes"}',
     "settings": "a table of settings",
 }
 
@@ -31,6 +32,8 @@ class PlanFile(Section):
     out: Path = Path("runs/comparison")
     limit: dict[str, int] | list[str] = Field([])
     """In a file a table; as a flag ["test=200"]."""
+    label_words: dict[str, str] | list[str] = Field([])
+    """For the tasks that have these labels. As a flag ["0=no", "1=yes"]."""
     settings: dict[str, Any] = Field({})
 
 

@@ -16,6 +16,7 @@ from stableprompt.cli.data_options import (
     DataOptions,
     KindOption,
     LabelOption,
+    LabelWordsOption,
     LimitOption,
     MetricOption,
     TextOption,
@@ -122,6 +123,7 @@ def command(
     data_dir: DataDirOption = None,
     limit: LimitOption = None,
     seed_prompt: SeedPromptOption = None,
+    label_words: LabelWordsOption = None,
     agent: AgentOption = None,
     target: TargetOption = None,
     base_url: BaseUrlOption = None,
@@ -154,7 +156,8 @@ def command(
     flags = {"method": method, "steps": steps, "seed": seed, **models}
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
     limits = LimitOptions(max_target_calls, max_cost, max_tokens, max_time)
-    given = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt)
+    columns = (text, label, choices, kind, metric, data_dir)
+    given = DataOptions(*columns, limit, seed_prompt, label_words)
     require_trackers(report_to or [])
     voice = choose_voice(quiet=quiet, as_json=as_json)
     if resume is not None:

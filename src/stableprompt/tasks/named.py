@@ -42,6 +42,8 @@ def load_named(
         ConfigError: an option contradicts the task.
     """
     given = cast(LoadOptions, {k: v for k, v in (overrides or {}).items() if v is not None})
+    if "label_words" in given:
+        given.setdefault("seed_prompt", None)  # the task's own may name its own words
     if name in bundled_names():
         return load_bundled(name, overrides=given)
     if name not in benchmark_names():
