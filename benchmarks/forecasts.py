@@ -2,11 +2,14 @@
 
     python benchmarks/forecasts.py runs/comparison/runs/*/*/*
 
-Reads the pool that each run left and asks two questions of it, of prompts that were written in
+Reads the pool that each run left and asks three questions of it, of prompts that were written in
 training:
 
 * **forecast**: of each step, what was expected of its prompts from the steps before it alone,
   against what they earned on the step's examples; both minus the step's mean.
+* **as rewards**: would it be better to learn from ratings than from rewards? What ratings that
+  know all earlier steps and half of a step's examples say of its prompts, and what these earned on
+  that half itself, against what they earned on the other half; all minus the step's mean.
 * **held out**: what ratings with and without traits say when they see half of each step's
   examples, against what the same prompts earned on the other half.
 
@@ -90,6 +93,20 @@ def forecast(pool: Pool, fit: Fit) -> None:
         fit.add(said[len(known) :], pool.earned(own, common))
 
 
+def as_rewards(pool: Pool, ratings: Fit, rewards: Fit) -> None:
+    """Half of a step's examples with all that was known before it, and alone, against the rest."""
+    for step, own, common in pool.steps():
+        half, rest = common[: len(common) // 2], common[len(common) // 2 :]
+        known = [p for p, group in enumerate(pool.groups) if p == 0 or group < step]
+        groups = [*(pool.groups[p] for p in known), *[step] * len(own)]
+        seen = [pool.seen[p] for p in known]
+        seen += [{e: pool.seen[p][e] for e in half} for p in own]
+        traits = traits_of([pool.prompts[p] for p in (*known, *own)])
+        said = ratings_of(groups, seen, variances_of(groups, seen, traits), traits)[len(known) :]
+        ratings.add(said, pool.earned(own, rest))
+        rewards.add(pool.earned(own, half), pool.earned(own, rest))
+
+
 def held_out(pool: Pool, with_traits: Fit, without: Fit) -> None:
     """Ratings from half of each step's examples, against the other half."""
     half, steps = [dict(own) for own in pool.seen], list(pool.steps())
@@ -117,12 +134,15 @@ def main(folders: Sequence[str]) -> None:
     """Print what was found over all runs."""
     states = [sorted(Path(folder).glob("checkpoints/*/state.json"))[-1:] for folder in folders]
     pools = [Pool(json.loads(path.read_text())["pool"]) for found in states for path in found]
-    ahead, with_traits, without = Fit(), Fit(), Fit()
+    ahead, ratings, rewards, with_traits, without = Fit(), Fit(), Fit(), Fit(), Fit()
     for pool in pools:
         forecast(pool, ahead)
+        as_rewards(pool, ratings, rewards)
         held_out(pool, with_traits, without)
     print(f"{len(pools)} runs; ceiling {reliability(pools) ** 0.5:.2f}")
     print(f"forecast of a step from those before it: {ahead}")
+    print(f"as rewards, ratings:                     {ratings}")
+    print(f"as rewards, what the step earned:        {rewards}")
     print(f"held out, ratings with traits:           {with_traits}")
     print(f"held out, ratings without:               {without}")
 
