@@ -235,3 +235,28 @@ def test_an_adapter_that_is_not_lora_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors"):
         make_adapted().load_adapter(tmp_path)
+
+
+def test_the_first_policy_says_what_the_policy_said_at_first() -> None:
+    adapted = make_adapted()
+    disturb(adapted.parameters())  # of no effect on what is remembered
+    assert not adapted.untrained
+    adapted.copy(Role.POLICY, Role.ANCHOR)
+    state = {name: tensor.clone() for name, tensor in adapted.state().items()}
+    assert torch.equal(logits(adapted, Role.FIRST), logits(make_adapted(), Role.POLICY))
+    assert not torch.equal(logits(adapted, Role.FIRST), logits(adapted, Role.ANCHOR))
+    for name, tensor in adapted.state().items():  # the anchor has its place back
+        assert torch.equal(tensor, state[name]), name
+    adapted.load_state(make_adapted().state())
+    assert adapted.untrained
+
+
+def test_the_first_policy_is_the_adapter_that_was_loaded(tmp_path: Path) -> None:
+    saved = make_adapted()
+    disturb(saved.parameters())
+    saved.save_adapter(tmp_path)
+    adapted = make_adapted()
+    adapted.load_adapter(tmp_path)
+    assert adapted.untrained
+    disturb(adapted.parameters(), seed=1)
+    assert torch.equal(logits(adapted, Role.FIRST), logits(saved, Role.POLICY))

@@ -45,6 +45,8 @@ class Role(StrEnum):
     """With the adapter that PPO trains."""
     ANCHOR = "anchor"
     """With the frozen copy of an earlier policy."""
+    FIRST = "first"
+    """With the adapter that the policy began with."""
     BASE = "base"
     """With adapters off: the checkpoint as it was loaded."""
 
@@ -74,10 +76,16 @@ class AdaptedModel:
                     f"({type(error).__name__}: {reason}); give another --agent-adapter"
                 ) from error
         self.model.eval()
+        self._role = Role.POLICY
         self._switch(Role.POLICY)
         self._policy = self._weights_of(Role.POLICY)
         self._anchor = self._weights_of(Role.ANCHOR)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Let the anchor, and what is remembered of the first policy, be what the policy is now."""
         self.copy(Role.POLICY, Role.ANCHOR)
+        self._first = {name: p.detach().cpu().clone() for name, p in self._policy.items()}
 
     def _weights_of(self, role: Role) -> dict[str, nn.Parameter]:
         """One adapter's weights under the names that peft writes to files: without its own."""
@@ -88,6 +96,8 @@ class AdaptedModel:
     @contextmanager
     def role(self, role: Role) -> Iterator[Any]:
         """Speak as ``role`` inside the block, as before after it.
+
+        The first policy has no place of its own in the model: it is lent the anchor's.
 
         Never enter it between a forward pass of the policy and its backward pass with another
         role still active: peft switches gradients off with the adapter.
@@ -100,16 +110,24 @@ class AdaptedModel:
             self._switch(before)
 
     def _switch(self, role: Role) -> None:
+        if Role.FIRST in (role, self._role) and role is not self._role:
+            self._lend(to_first=role is Role.FIRST)
         self._role = role
         tuner: Any = self.model.base_model
         if role is Role.BASE:
             tuner.disable_adapter_layers()
         else:
             tuner.enable_adapter_layers()
-            tuner.set_adapter(str(role))
+            tuner.set_adapter(str(Role.ANCHOR if role is Role.FIRST else role))
         # peft decides requires_grad by the active adapter; here the policy alone ever learns.
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(f".{Role.POLICY}." in name)
+
+    def _lend(self, *, to_first: bool) -> None:
+        """Put the first policy's weights into the anchor's tensors, or take them out again."""
+        if to_first:
+            self._kept = {name: p.detach().clone() for name, p in self._anchor.items()}
+        self._fill(self._anchor, self._first if to_first else self._kept)
 
     def parameters(self) -> list[nn.Parameter]:
         """The policy's adapter weights, in a fixed order."""
@@ -119,12 +137,21 @@ class AdaptedModel:
         """Those of both adapters."""
         return [*self._policy.values(), *self._anchor.values()]
 
+    @staticmethod
     @torch.no_grad()
+    def _fill(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+        for name, tensor in weights.items():
+            tensor.copy_(values[name])
+
     def copy(self, source: Role, destination: Role) -> None:
         """Copy one adapter's weights into the other's tensors, by value."""
         weights = {Role.POLICY: self._policy, Role.ANCHOR: self._anchor}
-        for name, tensor in weights[destination].items():
-            tensor.copy_(weights[source][name])
+        self._fill(weights[destination], weights[source])
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the policy has the weights that it began with."""
+        return all(torch.equal(p.detach().cpu(), self._first[n]) for n, p in self._policy.items())
 
     def equal(self, one: Role, other: Role) -> bool:
         """Whether two adapters have the very same weights."""
@@ -174,10 +201,8 @@ class AdaptedModel:
                 f"the adapter in {folder} holds numbers that are not finite ({broken}); train it "
                 "anew, or give another one"
             )
-        with torch.no_grad():
-            for name, parameter in self._policy.items():
-                parameter.copy_(saved[name])
-        self.copy(Role.POLICY, Role.ANCHOR)
+        self._fill(self._policy, saved)
+        self._begin()
 
     def save_adapter(self, folder: Path, *, model: str | None = None) -> None:
         """Write the policy's adapter under peft's names (safetensors and its config).

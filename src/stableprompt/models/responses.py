@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 OnEnd = Callable[[Sequence[int], Sequence[str]], None]
 """Told of rows that have ended, by number, and of what they say."""
@@ -31,6 +33,15 @@ class Responses:
             tuple(self.texts[row] for row in chosen),
             tuple(self.truncated[row] for row in chosen),
         )
+
+    def above(self, others: "Responses") -> "Responses":
+        """These prompts, and below them others for the same meta-prompt."""
+        width = max(self.ids.shape[1], others.ids.shape[1])
+        ids, mask = (
+            torch.cat([pad(part, (0, width - part.shape[1])) for part in parts])
+            for parts in ((self.ids, others.ids), (self.mask, others.mask))
+        )
+        return Responses(ids, mask, self.texts + others.texts, self.truncated + others.truncated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,3 +57,26 @@ class Asking:
         }
         ids, tails = split_off([known[example] for example in inputs])
         return torch.tensor(ids, device=agent.loaded.device), tuple(tails)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the agent is asked for in a step: one prompt for all inputs, or one for each."""
+
+    ids: torch.Tensor
+    """Token ids of the meta-prompt, or of what those of all inputs begin with, (Q,)."""
+    inputs: tuple[Example, ...] = ()
+    """The input that each row is for; () where a prompt is for all of them."""
+    tails: tuple[tuple[int, ...], ...] = ()
+    """The rest of each row's own meta-prompt; () where a prompt is for all inputs."""
+
+    def only(self, rows: Sequence[int]) -> "Query":
+        """The query of some of its rows; the rows of one prompt for all inputs are all alike."""
+        inputs = tuple(self.inputs[row] for row in rows) if self.inputs else ()
+        tails = tuple(self.tails[row] for row in rows) if self.tails else ()
+        return replace(self, inputs=inputs, tails=tails)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the agent reads, the common beginning once."""
+        return len(self.ids) + sum(map(len, set(self.tails)))

@@ -23,7 +23,7 @@ class Candidate:
 
     step: int
     writer: Role
-    """policy or anchor."""
+    """policy, anchor or first."""
     scored_on: Purpose
     """training: the step's examples, for the update; validation: for an anchor decision."""
     prompt: str
@@ -74,6 +74,11 @@ class Candidate:
             instruction=found.instruction,
             written_for=inspection.written_for,
         )
+
+
+def by_policy(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Those that the policy wrote: what is read of a step tells of it alone."""
+    return [candidate for candidate in candidates if candidate.writer is Role.POLICY]
 
 
 _TUPLES = ("values", "rewards", "predictions", "left_out")  # JSON has lists

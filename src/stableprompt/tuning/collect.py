@@ -18,7 +18,7 @@ from stableprompt.scoring.prompt_score import PromptScore
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
-from stableprompt.tuning.asking import Asking
+from stableprompt.tuning.asking import Asking, Query
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.guards import Guards, Inspection
 from stableprompt.tuning.randomness import derive_random, derive_uniforms
@@ -55,29 +55,6 @@ def draw_for_use(task: Task, config: TuneConfig) -> tuple[Example, ...]:
     judged; while it learns, every step has others."""
     drawn = derive_random(config.seed, "writer").sample(task.train, config.agent.num_demonstrations)
     return tuple(drawn)
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What the agent is asked for in a step: one prompt for all inputs, or one for each."""
-
-    ids: torch.Tensor
-    """Token ids of the meta-prompt, or of what those of all inputs begin with, (Q,)."""
-    inputs: tuple[Example, ...] = ()
-    """The input that each row is for; () where a prompt is for all of them."""
-    tails: tuple[tuple[int, ...], ...] = ()
-    """The rest of each row's own meta-prompt; () where a prompt is for all inputs."""
-
-    def only(self, rows: Sequence[int]) -> "Query":
-        """The query of some of its rows; the rows of one prompt for all inputs are all alike."""
-        inputs = tuple(self.inputs[row] for row in rows) if self.inputs else ()
-        tails = tuple(self.tails[row] for row in rows) if self.tails else ()
-        return replace(self, inputs=inputs, tails=tails)
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that the agent reads, the common beginning once."""
-        return len(self.ids) + sum(map(len, set(self.tails)))
 
 
 class Collector:
@@ -174,13 +151,18 @@ class Collector:
         each_own: list[tuple[Example, ...]] = [(example,) for example in inputs]
         examples = each_own or [draw.reward_examples] * rows
         begin = self.ahead(Purpose.TRAINING, examples, prompts=[self._task.seed_prompt])
-        responses, inspections = self.write(query, uniforms, on_prompt=begin)
-        judged = self._judge(step, draw, query, inspections, pool)
+        own = rows - self._explorers()
+        responses, inspections = self.write(query, uniforms[:own], on_prompt=begin)
+        if own < rows:
+            more, found = self.write(query, uniforms[own:], role=Role.FIRST, on_prompt=begin)
+            responses, inspections = responses.above(more), [*inspections, *found]
+        judged = self._judge(step, draw, query, inspections, pool, own=own)
         candidates = [candidate for candidate in judged if candidate is not None]
-        if not config.ppo.learning or len(candidates) < _FEWEST:
-            return None, candidates
         # What the target failed to answer has no reward, so nothing is learned from it.
         kept = [row for row, candidate in enumerate(judged) if candidate is not None]
+        sampled = sum(row < own for row in kept)  # by the policy; the others say nothing about it
+        if not config.ppo.learning or not sampled or len(kept) < _FEWEST:
+            return None, candidates
         if len(kept) < len(judged):
             query, responses = query.only(kept), responses.only(kept)
         rewards = [candidate.reward for candidate in candidates]
@@ -190,7 +172,15 @@ class Collector:
             ids, mask = self._agent.append(ids, mask, again)
             seed_reward = candidates[0].seed_reward or 0.0
             rewards += [seed_reward + pool.gain(prompt) for prompt in again]
-        return self._rollout(query, ids, mask, rewards, len(candidates)), candidates
+        return self._rollout(query, ids, mask, rewards, sampled), candidates
+
+    def _explorers(self) -> int:
+        """How many of a step's prompts the first policy writes; two at least are the policy's."""
+        config = self._config
+        if config.per_input.wanted or not config.ppo.explore or self._agent.adapted.untrained:
+            return 0
+        rows = config.ppo.prompts_per_step
+        return min(int(rows * config.ppo.explore), rows - _FEWEST)
 
     def ahead(
         self,
@@ -270,8 +260,12 @@ class Collector:
         query: Query,
         inspections: Sequence[Inspection],
         pool: CandidatePool,
+        *,
+        own: int,
     ) -> list[Candidate | None]:
         """Score the prompts without fault, and the seed prompt beside them, each pair once.
+
+        The first ``own`` prompts are the policy's, the others the first policy's.
 
         Where a limit of the run cuts it short, what was paid for counts.
 
@@ -281,10 +275,10 @@ class Collector:
         seed_prompt = self._task.seed_prompt
         per_row: list[tuple[Example, ...]] = [(example,) for example in query.inputs]
         examples = per_row or [draw.reward_examples] * len(inspections)
-        asked = [(seed_prompt, own) for own in dict.fromkeys(examples)]
+        asked = [(seed_prompt, seen) for seen in dict.fromkeys(examples)]
         asked += [
-            (found.prompt, own)
-            for found, own in zip(inspections, examples, strict=True)
+            (found.prompt, seen)
+            for found, seen in zip(inspections, examples, strict=True)
             if found.fault is None
         ]
         asked = list(dict.fromkeys(asked))
@@ -294,13 +288,18 @@ class Collector:
         except LimitReached:
             scored, cut_short = self._scorer.remembered(asked), True
         scores = {one: score for one, score in zip(asked, scored, strict=True) if score is not None}
-        for (prompt, own), score in scores.items():
-            pool.add([prompt], [score], own, group=step)
+        by_policy = {found.prompt for found in inspections[:own]}
+        for (prompt, seen), score in scores.items():
+            pool.add([prompt], [score], seen, group=step if prompt in by_policy else 0)
         judged = [
             self._candidate(
-                step, found, scores.get((found.prompt, own)), scores.get((seed_prompt, own))
+                found,
+                scores.get((found.prompt, seen)),
+                scores.get((seed_prompt, seen)),
+                step=step,
+                writer=Role.POLICY if row < own else Role.FIRST,
             )
-            for found, own in zip(inspections, examples, strict=True)
+            for row, (found, seen) in enumerate(zip(inspections, examples, strict=True))
         ]
         if not cut_short and not any(judged):
             raise TargetError(
@@ -311,7 +310,13 @@ class Collector:
         return judged
 
     def _candidate(
-        self, step: int, found: Inspection, score: PromptScore | None, seed: PromptScore | None
+        self,
+        found: Inspection,
+        score: PromptScore | None,
+        seed: PromptScore | None,
+        *,
+        step: int,
+        writer: Role,
     ) -> Candidate | None:
         """What became of a prompt; None where the target failed to answer."""
         if found.fault is None and score is None:
@@ -321,7 +326,7 @@ class Collector:
             score if found.fault is None else None,
             self._config.reward.fault_reward,
             step=step,
-            writer=Role.POLICY,
+            writer=writer,
             scored_on=Purpose.TRAINING,
             seed_reward=seed.reward if seed is not None else None,
         )

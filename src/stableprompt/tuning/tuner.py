@@ -38,7 +38,7 @@ from stableprompt.tuning.broken_numbers import (
     watch_numbers,
 )
 from stableprompt.tuning.budget import KEPT, Budget, spent
-from stableprompt.tuning.candidates import Candidate, CandidatePool
+from stableprompt.tuning.candidates import Candidate, CandidatePool, by_policy
 from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.curve import learning_curve
 from stableprompt.tuning.guards import Guards
@@ -179,6 +179,7 @@ class Tuner:
         return learn(self._trainable, rollout, config, seed=seed)
 
     def _watch(self, candidates: Sequence[Candidate], stats: UpdateStats | None) -> Finding:
+        candidates = by_policy(candidates)
         if not candidates:  # none could be written
             return Finding(None, (), ())
         gains = [self._pool.gain(c.prompt) for c in candidates if c.fault is None]
@@ -205,10 +206,11 @@ class Tuner:
         judgement: Judgement | None,
         started: float,
     ) -> StepRecord:
-        scores = [c.score for c in candidates if c.score is not None]
+        own = by_policy(candidates)
+        scores = [c.score for c in own if c.score is not None]
         return StepRecord(
             step=step,
-            mean_reward=mean_of([c.reward for c in candidates]),
+            mean_reward=mean_of([c.reward for c in own]),
             best_reward=max((c.reward for c in candidates), default=None),
             seed_reward=mean_of([c.seed_reward or 0.0 for c in candidates]),
             mean_score=mean_of(scores),
