@@ -123,7 +123,11 @@ def load_workload(
             {
                 "agent": {"max_prompt_tokens": 60, "num_demonstrations": 5},
                 "reward": {"examples_per_step": num_examples},
-                "ppo": {"prompts_per_step": num_prompts, "minibatch_size": num_prompts},
+                "ppo": {
+                    "prompts_per_step": num_prompts,
+                    "minibatch_size": num_prompts,
+                    "exploration": 0,  # the policy writes all of them, as plain copies do
+                },
                 # All checks run, but refuse next to nothing: a step scores what it writes.
                 "guards": {
                     "reject_truncated": False,

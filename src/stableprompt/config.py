@@ -48,7 +48,7 @@ class PPOConfig(Section):
     replay: int = Field(8, ge=0)
     """So many of the best prompts so far are learned from again in every step: their reward is the
     seed prompt's on the step's examples plus the difference of the two ratings. No target call."""
-    explore: float = Field(0.5, ge=0, lt=1)
+    exploration: float = Field(0.5, ge=0, lt=1)
     """Share of a step's prompts that the first policy writes, as soon as the policy is another one:
     while training narrows the policy down, the search goes on where it began. Not where prompts are
     written for each input."""

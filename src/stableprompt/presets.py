@@ -27,7 +27,7 @@ class Method(StrEnum):
 
 
 # What appo adds to PPO is off in the others: they are what they are elsewhere.
-_PLAIN: dict[str, Any] = {"replay": 0, "explore": 0.0, "max_update_kl": None}
+_PLAIN: dict[str, Any] = {"replay": 0, "exploration": 0.0, "max_update_kl": None}
 _PLAIN_PPO: dict[str, Any] = {"ppo": {"learning": True, **_PLAIN}, "monitor": {"act": False}}
 _FROZEN: dict[str, Any] = {
     "anchor": {"kind": "fixed"},

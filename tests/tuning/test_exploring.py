@@ -68,7 +68,7 @@ def texts_of(agent: AgentLLM, query_ids: torch.Tensor, rows: slice) -> tuple[str
 
 
 def test_half_of_the_prompts_are_those_of_an_agent_that_never_learned() -> None:
-    bench = Bench(explore=0.5)
+    bench = Bench(exploration=0.5)
     rollout, candidates = bench.collect()
     assert bench.wrote == [(Role.POLICY, 4), (Role.FIRST, 4)]
     assert [c.writer for c in candidates] == [Role.POLICY] * 4 + [Role.FIRST] * 4
@@ -79,7 +79,7 @@ def test_half_of_the_prompts_are_those_of_an_agent_that_never_learned() -> None:
 
 
 def test_all_are_learned_from_and_the_figures_of_the_policy_are_its_own() -> None:
-    rollout, candidates = Bench(explore=0.5).collect()
+    rollout, candidates = Bench(exploration=0.5).collect()
     assert rollout.rewards.tolist() == pytest.approx([c.reward for c in candidates])
     assert rollout.num_sampled == 4
     assert rollout.sampled_mask.any(dim=1).tolist() == [True] * 4 + [False] * 4
@@ -87,7 +87,7 @@ def test_all_are_learned_from_and_the_figures_of_the_policy_are_its_own() -> Non
 
 
 def test_what_the_first_policy_writes_is_rated_among_its_own() -> None:
-    bench = Bench(explore=0.5)
+    bench = Bench(exploration=0.5)
     _, candidates = bench.collect()
     groups = bench.pool.to_dict()["groups"]
     by_policy = {c.prompt for c in candidates if c.writer is Role.POLICY}
@@ -98,7 +98,7 @@ def test_what_the_first_policy_writes_is_rated_among_its_own() -> None:
 
 
 def test_what_both_write_is_the_policys() -> None:
-    bench = Bench(explore=0.5)
+    bench = Bench(exploration=0.5)
     honest = bench.agent.sample
 
     def sample(*given: Any, **more: Any) -> Any:
@@ -115,21 +115,21 @@ def test_what_both_write_is_the_policys() -> None:
     [(8, 0.5, 4), (8, 0.3, 2), (8, 0.99, 6), (3, 0.5, 1), (2, 0.5, 0), (8, 0.0, 0), (8, 0.1, 0)],
 )
 def test_two_prompts_at_least_are_the_policys(rows: int, explore: float, explorers: int) -> None:
-    bench = Bench(rows=rows, explore=explore)
+    bench = Bench(rows=rows, exploration=explore)
     _, candidates = bench.collect()
     found = [c.writer for c in candidates]
     assert found == [Role.POLICY] * (rows - explorers) + [Role.FIRST] * explorers
 
 
 def test_a_policy_that_is_still_the_first_writes_alone() -> None:
-    bench = Bench(explore=0.5, trained=False)
+    bench = Bench(exploration=0.5, trained=False)
     bench.collect()
     assert bench.wrote == [(Role.POLICY, ROWS)]
 
 
 def test_where_the_target_answers_the_first_policy_alone_nothing_is_learned() -> None:
-    bench = Bench(explore=0.5)
-    ours = {c.prompt for c in Bench(explore=0.5).collect()[1] if c.writer is Role.POLICY}
+    bench = Bench(exploration=0.5)
+    ours = {c.prompt for c in Bench(exploration=0.5).collect()[1] if c.writer is Role.POLICY}
     honest = Scorer.score_each
 
     def score_each(self: Scorer, asked: Any, purpose: Any) -> Any:
@@ -148,15 +148,16 @@ def test_where_the_target_answers_the_first_policy_alone_nothing_is_learned() ->
 
 def test_of_the_methods_ours_alone_explores() -> None:
     explores = {
-        name: make_config(merge(METHODS[name], {"method": name})).ppo.explore for name in METHODS
+        name: make_config(merge(METHODS[name], {"method": name})).ppo.exploration
+        for name in METHODS
     }
     assert explores.pop("appo") == 0.5
     assert set(explores.values()) == {0}
-    assert make_config(PRESETS["paper"]).ppo.explore == 0
+    assert make_config(PRESETS["paper"]).ppo.exploration == 0
 
 
 def test_a_run_tells_of_the_policy_alone(run: Any) -> None:
-    result = run("run", steps=4, anchor={"kind": "fixed"}, ppo={"explore": 0.5})
+    result = run("run", steps=4, anchor={"kind": "fixed"}, ppo={"exploration": 0.5})
     folder = Path(result.run_dir)
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     lines = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]

@@ -156,15 +156,14 @@ def command(
     flags = {"method": method, "steps": steps, "seed": seed, **models}
     layers = [nested(name, value) for name, value in flags.items() if value is not None]
     limits = LimitOptions(max_target_calls, max_cost, max_tokens, max_time)
-    columns = (text, label, choices, kind, metric, data_dir)
-    given = DataOptions(*columns, limit, seed_prompt, label_words)
+    own = DataOptions(text, label, choices, kind, metric, data_dir, limit, seed_prompt, label_words)
     require_trackers(report_to or [])
     voice = choose_voice(quiet=quiet, as_json=as_json)
     if resume is not None:
         ray = settings_of_ray(parse_assignments(assignments or []))
         others = any((data, config, run_dir, dry_run, target_engine, ray is None, *layers))
         again = Again(resume, limits, base_url, ray or {}, changed_ok, report_to or [], voice)
-        _resume(again, given, target, something_else=others or preset != "default")
+        _resume(again, own, target, something_else=others or preset != "default")
         return
     if changed_ok:
         raise ConfigError("--changed-ok is for --resume; a new run has nothing that could differ")
@@ -172,7 +171,7 @@ def command(
         raise ConfigError("DATA is missing; give a file or a name that `stableprompt tasks` lists")
     of_target, function = target_layers(target, base_url, limits, target_engine)
     layers += [*of_target, *parse_assignments(assignments or [])]
-    order = Order(given, layers, function, preset, config, run_dir, report_to or [], voice)
+    order = Order(own, layers, function, preset, config, run_dir, report_to or [], voice)
     _start(data, order, dry_run=dry_run)
 
 

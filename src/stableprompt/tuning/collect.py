@@ -177,10 +177,10 @@ class Collector:
     def _explorers(self) -> int:
         """How many of a step's prompts the first policy writes; two at least are the policy's."""
         config = self._config
-        if config.per_input.wanted or not config.ppo.explore or self._agent.adapted.untrained:
+        if config.per_input.wanted or not config.ppo.exploration or self._agent.adapted.untrained:
             return 0
         rows = config.ppo.prompts_per_step
-        return min(int(rows * config.ppo.explore), rows - _FEWEST)
+        return min(int(rows * config.ppo.exploration), rows - _FEWEST)
 
     def ahead(
         self,
