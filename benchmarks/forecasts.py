@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from stableprompt.tuning.ratings import Floats, Seen, ratings_of, variances_of
+from stableprompt.tuning.ratings import Floats, Seen, ratings_of, variances_of, written_together
 from stableprompt.tuning.traits import traits_of
 
 _LEAST: Final = 16  # prompts that forecasts rest on
@@ -62,17 +62,25 @@ class Pool:
     def __init__(self, content: dict[str, Any]) -> None:
         self.prompts = list(content["groups"])
         self.groups = list(content["groups"].values())
+        # Runs of earlier versions have none: each policy wrote in its own step alone.
+        self.written = list(content.get("steps", content["groups"]).values())
         self.seen: Seen = [{int(e): r for e, r in own} for own in content["seen"]]
 
     def steps(self) -> Iterator[tuple[int, list[int], list[int]]]:
         """Each step, its prompts, and the examples that all of them saw."""
-        for step in sorted(set(self.groups)):
-            own = [p for p, group in enumerate(self.groups) if p and group == step and self.seen[p]]
+        for step in sorted(set(self.written)):
+            own = [p for p, when in enumerate(self.written) if p and when == step and self.seen[p]]
             times = Counter(e for p in own for e in self.seen[p])
             common = [e for e, count in times.items() if 2 * count > len(own)]
             own = [p for p in own if all(e in self.seen[p] for e in common)]
             if len(own) > 3 and len(common) > 3:
                 yield step, own, common
+
+    def tables(self, prompts: Sequence[int]) -> list[int]:
+        """Which of these prompts were written together."""
+        return written_together(
+            [self.groups[p] for p in prompts], [self.written[p] for p in prompts]
+        )
 
     def earned(self, prompts: Sequence[int], examples: Sequence[int]) -> Floats:
         """Mean rewards, (P,)."""
@@ -82,13 +90,14 @@ class Pool:
 def forecast(pool: Pool, fit: Fit) -> None:
     """What the steps before each one said of its prompts."""
     for step, own, common in pool.steps():
-        known = [p for p, group in enumerate(pool.groups) if p == 0 or group < step]
+        known = [p for p, when in enumerate(pool.written) if p == 0 or when < step]
         if len(known) <= _LEAST:
             continue
         groups, seen = [pool.groups[p] for p in known], [pool.seen[p] for p in known]
         traits = traits_of([pool.prompts[p] for p in (*known, *own)])
-        variances = variances_of(groups, seen, traits)
-        groups += [max(groups)] * len(own)
+        variances = variances_of(pool.tables(known), seen, traits)
+        last = max(groups)
+        groups += [min(pool.groups[p], last) for p in own]
         said = ratings_of(groups, [*seen, *({} for _ in own)], variances, traits)
         fit.add(said[len(known) :], pool.earned(own, common))
 
@@ -97,12 +106,13 @@ def as_rewards(pool: Pool, ratings: Fit, rewards: Fit) -> None:
     """Half of a step's examples with all that was known before it, and alone, against the rest."""
     for step, own, common in pool.steps():
         half, rest = common[: len(common) // 2], common[len(common) // 2 :]
-        known = [p for p, group in enumerate(pool.groups) if p == 0 or group < step]
-        groups = [*(pool.groups[p] for p in known), *[step] * len(own)]
+        known = [p for p, when in enumerate(pool.written) if p == 0 or when < step]
+        groups = [pool.groups[p] for p in (*known, *own)]
         seen = [pool.seen[p] for p in known]
         seen += [{e: pool.seen[p][e] for e in half} for p in own]
         traits = traits_of([pool.prompts[p] for p in (*known, *own)])
-        said = ratings_of(groups, seen, variances_of(groups, seen, traits), traits)[len(known) :]
+        variances = variances_of(pool.tables([*known, *own]), seen, traits)
+        said = ratings_of(groups, seen, variances, traits)[len(known) :]
         ratings.add(said, pool.earned(own, rest))
         rewards.add(pool.earned(own, half), pool.earned(own, rest))
 
@@ -115,7 +125,8 @@ def held_out(pool: Pool, with_traits: Fit, without: Fit) -> None:
             half[prompt] = {e: half[prompt][e] for e in common[: len(common) // 2]}
     traits = traits_of(pool.prompts)
     for fit, known in ((with_traits, traits), (without, None)):
-        found = ratings_of(pool.groups, half, variances_of(pool.groups, half, known), known)
+        variances = variances_of(pool.tables(range(len(half))), half, known)
+        found = ratings_of(pool.groups, half, variances, known)
         for _, own, common in steps:
             fit.add(found[own], pool.earned(own, common[len(common) // 2 :]))
 
@@ -124,7 +135,7 @@ def reliability(pools: Sequence[Pool]) -> float:
     """Share of the variance of a step's mean rewards that is not noise, mean over runs."""
     shares = []
     for pool in pools:
-        found = variances_of(pool.groups, pool.seen)
+        found = variances_of(pool.tables(range(len(pool.seen))), pool.seen)
         examples = fmean(len(common) for _, _, common in pool.steps())
         shares.append(found.deviations / (found.deviations + found.noise / examples))
     return fmean(shares)

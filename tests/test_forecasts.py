@@ -55,6 +55,24 @@ def test_steps_have_their_own_prompts_and_examples() -> None:
     assert sorted(common) == list(range(2 * EXAMPLES, 3 * EXAMPLES))
 
 
+def test_what_the_first_policy_wrote_later_is_of_its_step() -> None:
+    made = content()
+    prompts = list(made["groups"])
+    made["steps"] = dict(made["groups"])
+    for prompt in prompts[1 + 2 * PROMPTS : 1 + 2 * PROMPTS + 8]:
+        made["groups"][prompt] = 0  # in step 2
+    pool = Pool(made)
+    _, own, _ = list(pool.steps())[2]
+    assert len(own) == PROMPTS
+    assert sorted(set(pool.tables(own))) == [0, 1]
+    ratings, rewards, ahead = Fit(), Fit(), Fit()
+    forecasts.as_rewards(pool, ratings, rewards)
+    forecasts.forecast(pool, ahead)
+    assert str(rewards) == f"correlation 1.00, slope 1.00, {STEPS} steps"
+    assert correlation(ratings) == pytest.approx(1, abs=0.02)
+    assert forecasts.reliability([pool]) == pytest.approx(1, abs=0.01)
+
+
 def test_without_luck_half_of_the_examples_says_it_all() -> None:
     fits = [Fit() for _ in range(4)]
     pool = Pool(content())

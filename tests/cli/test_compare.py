@@ -132,7 +132,8 @@ def test_the_plans_of_the_project_are_plans(plan: Path) -> None:
         ("methods = [1]", "methods must be a list of names"),
         ("settings = 1", "settings must be a table"),
         ("label_words = 1", "label_words must be the answer to each label"),
-        ("label_words = {maybe = 'x'}", "names labels that no task has: 'maybe'"),
+        ("label_words = {maybe = 'x'}", "no task takes a word for 'maybe'"),
+        ("label_words = {account = 'a=b'}", "'a=b' holds the sign ="),
         ("ours = 1", "ours must be a text, found 1"),
     ],
 )
@@ -158,8 +159,15 @@ def test_words_are_for_the_tasks_that_have_their_labels(invoke: Invoke) -> None:
     assert answered.verbalizer.words == words
     assert answered.seed_prompt.endswith("stop, go.")
     half = PlanFile(tasks=["two.csv"], label_words=["red=stop"])
-    with pytest.raises(ConfigError, match="must name each label once"):
+    with pytest.raises(ConfigError, match="no task takes a word for 'red'; a task takes words for"):
         _plan(half, DataOptions(), [])
+    rows += [f"text {i},blue" for i in range(30, 45)]
+    Path("three.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    some = PlanFile(tasks=["two.csv", "three.csv"], label_words=words)
+    two, three = (task.verbalizer for task in _plan(some, DataOptions(), []).tasks)
+    assert two is not None
+    assert three is not None
+    assert (two.words, set(three.label_words)) == (words, {"red", "green", "blue"})
 
 
 def test_the_command_in_the_results_is_the_whole_comparison() -> None:

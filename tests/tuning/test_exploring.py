@@ -1,23 +1,27 @@
 """The first policy goes on writing: whose prompts are whose, and what each counts for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stableprompt.config import make_config
+import stableprompt.tuning.candidates as candidates_module
+from stableprompt.config import MonitorConfig, make_config
 from stableprompt.models.adapters import Role
 from stableprompt.models.agent import AgentLLM
 from stableprompt.presets import METHODS, PRESETS, merge
 from stableprompt.scoring.ledger import Ledger
-from stableprompt.scoring.scorer import Scorer
+from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector
+from stableprompt.tuning.monitor import Monitor
 from stableprompt.tuning.randomness import derive_uniforms
+from stableprompt.tuning.ratings import variances_of, written_together
 from tests.fakes.agents import disturb
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import tiny_config
@@ -95,6 +99,51 @@ def test_what_the_first_policy_writes_is_rated_among_its_own() -> None:
     assert by_first
     assert {groups[prompt] for prompt in by_policy} == {STEP}
     assert {groups[prompt] for prompt in by_first} == {0}
+
+
+def test_prompts_of_one_writer_and_one_step_are_written_together() -> None:
+    assert written_together([0, 0, 0, 2, 0, 2], [0, 0, 1, 2, 2, 2]) == [0, 0, 1, 2, 3, 2]
+
+
+def test_the_first_policys_prompts_are_compared_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool, drawn = CandidatePool("sort one text"), iter(range(1000))
+    tables: list[list[int]] = []
+
+    def watched(groups: list[int], *others: Any) -> Any:
+        tables.append(groups)
+        return variances_of(groups, *others)
+
+    monkeypatch.setattr(candidates_module, "variances_of", watched)
+    examples = TASK.train
+    for step in range(1, 4):
+        own = examples[step * 4 : step * 4 + 4]
+        for writer, count in ((step, 1), (0, 5)):  # a policy that repeats itself
+            for _ in range(count):
+                number = next(drawn)
+                rewards = tuple(float((number * 7 + place) % 5) for place in range(4))
+                score = PromptScore(0.5, None, 0.5, (), rewards, ())
+                pool.add([f"prompt {number}"], [score], own, group=writer, step=step)
+    again = CandidatePool.from_dict(json.loads(json.dumps(pool.to_dict())))
+    assert [pool.rating("prompt 3"), again.rating("prompt 3")] == [pool.rating("prompt 3")] * 2
+    assert tables[0] == tables[1] == [0, *(n for k in (1, 3, 5) for n in (k, *[k + 1] * 5))]
+    seen = [{int(e): r for e, r in own} for own in pool.to_dict()["seen"]]
+    groups = list(pool.to_dict()["groups"].values())
+    assert variances_of(groups, seen) == variances_of([0], [{}])  # unknown: nothing in common
+    assert variances_of(tables[0], seen) != variances_of([0], [{}])
+
+
+def test_a_step_in_which_the_first_policy_alone_was_admitted_is_not_barren() -> None:
+    _, candidates = Bench(exploration=0.5).collect()
+    refused = [replace(c, fault=PromptFault.BABBLE) for c in candidates[:4]]
+    monitor = Monitor(MonitorConfig(max_refused_steps=2))
+    for _ in range(3):
+        monitor.watch(refused, None, barren=False)
+    assert (monitor.refused_in_a_row, monitor.writes_nothing) == (0, False)
+    for _ in range(2):
+        monitor.watch(refused, None)
+    assert (monitor.refused_in_a_row, monitor.writes_nothing) == (2, True)
 
 
 def test_what_both_write_is_the_policys() -> None:

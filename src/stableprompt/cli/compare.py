@@ -188,18 +188,25 @@ def _plan(told: "PlanFile", own: DataOptions, layers: list[dict[str, Any]]) -> "
 def _answered(
     tasks: Sequence["Task"], told: "PlanFile", given: DataOptions, split_seed: int
 ) -> tuple["Task", ...]:
-    """The tasks, those with labels that words are given for loaded with these words.
+    """The tasks, those with words given for all of their labels loaded with these words.
 
     Raises:
-        ConfigError: a label is none of any task.
+        ConfigError: a word is for none of them.
     """
     from stableprompt.cli.data import label_words_of, load_task
 
     words = label_words_of(_assigned(told.label_words))
-    unknown = words.keys() - {label for task in tasks for label in task.labels}
-    if unknown:
-        raise ConfigError(f"--label-words names labels that no task has: {listed(sorted(unknown))}")
-    own = [[f"{one}={word}" for one, word in words.items() if one in t.labels] for t in tasks]
+    own: list[list[str]] = []
+    for task in tasks:
+        covered = task.labels and words.keys() >= set(task.labels)
+        own.append([f"{one}={words[one]}" for one in words if covered and one in task.labels])
+    used = {label for task, mine in zip(tasks, own, strict=True) if mine for label in task.labels}
+    unused = sorted(words.keys() - used)
+    if unused:
+        raise ConfigError(
+            f"--label-words: no task takes a word for {listed(unused)}; a task takes words for all "
+            "of its labels, or none"
+        )
     return tuple(
         load_task(name, replace(given, label_words=mine), seed=split_seed) if mine else task
         for name, task, mine in zip(told.tasks, tasks, own, strict=True)
@@ -273,5 +280,12 @@ def command_of(told: "PlanFile", own: DataOptions, layers: Sequence[dict[str, An
 
 
 def _assigned(given: Mapping[str, object] | list[str]) -> list[str]:
-    """A table of a plan file as the flag of the same name is written."""
+    """A table of a plan file as the flag of the same name is written.
+
+    Raises:
+        ConfigError: a value could not be told from its name there.
+    """
+    for value in given.values() if isinstance(given, Mapping) else ():
+        if "=" in str(value):
+            raise ConfigError(f"{str(value)!r} holds the sign =; give another word")
     return given if isinstance(given, list) else [f"{k}={value}" for k, value in given.items()]

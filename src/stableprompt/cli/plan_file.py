@@ -33,7 +33,7 @@ class PlanFile(Section):
     limit: dict[str, int] | list[str] = Field([])
     """In a file a table; as a flag ["test=200"]."""
     label_words: dict[str, str] | list[str] = Field([])
-    """For the tasks that have these labels. As a flag ["0=no", "1=yes"]."""
+    """For the tasks whose labels are all among them. As a flag ["0=no", "1=yes"]."""
     settings: dict[str, Any] = Field({})
 
 

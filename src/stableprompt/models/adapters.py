@@ -128,6 +128,8 @@ class AdaptedModel:
         if to_first:
             self._kept = {name: p.detach().clone() for name, p in self._anchor.items()}
         self._fill(self._anchor, self._first if to_first else self._kept)
+        if not to_first:
+            self._kept = {}
 
     def parameters(self) -> list[nn.Parameter]:
         """The policy's adapter weights, in a fixed order."""

@@ -197,7 +197,8 @@ def _shares(steps: Sequence[Step]) -> list[Series]:
 def _lengths(run: Run, steps: Sequence[Step]) -> list[Series]:
     words: dict[int, list[int]] = defaultdict(list)
     for prompt in run.prompts:
-        if prompt.num_words is not None and prompt.scored_on == "training":
+        own = prompt.scored_on == "training" and prompt.writer == "policy"
+        if own and prompt.num_words is not None:
             words[prompt.step].append(prompt.num_words)
     found = [words.get(step.step, []) for step in steps]
     leaders = [step.best_prompt for step in steps]

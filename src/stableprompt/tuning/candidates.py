@@ -13,7 +13,7 @@ from stableprompt.tasks.example import Example
 from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.splits import identity
 from stableprompt.tuning.guards import Inspection
-from stableprompt.tuning.ratings import ratings_of, variances_of
+from stableprompt.tuning.ratings import ratings_of, variances_of, written_together
 from stableprompt.tuning.traits import traits_of
 
 
@@ -94,6 +94,8 @@ class CandidatePool:
     def __init__(self, seed_prompt: str) -> None:
         self._groups = {seed_prompt: 0}
         """Who wrote each prompt: the policy of which step. The first is the seed prompt."""
+        self._steps = {seed_prompt: 0}
+        """When each was written: the prompts of a step are scored on the same examples."""
         self._seen: dict[str, dict[int, float]] = {seed_prompt: {}}
         """What each prompt earned, by the number of the example."""
         self._numbers: dict[str, int] = {}
@@ -117,6 +119,7 @@ class CandidatePool:
         examples: Sequence[Example],
         *,
         group: int | None = None,
+        step: int | None = None,
     ) -> None:
         """Remember what prompts earned.
 
@@ -125,12 +128,14 @@ class CandidatePool:
             scores: Theirs.
             examples: What they were asked about.
             group: The policy of which step wrote those that are new; None for the last one's.
+            step: When it wrote them; None where that was its own step.
         """
         group = self.last_group if group is None else group
         known = self._numbers
         numbers = [known.setdefault(identity(example), len(known)) for example in examples]
         for prompt, score in zip(prompts, scores, strict=True):
             self._groups.setdefault(prompt, group)
+            self._steps.setdefault(prompt, group if step is None else step)
             earned = zip(score.answered(numbers), score.rewards, strict=True)
             self._seen.setdefault(prompt, {}).update(earned)
         self._ratings = {}
@@ -206,7 +211,8 @@ class CandidatePool:
         if not self._ratings and self._numbers:
             groups, seen = list(self._groups.values()), list(self._seen.values())
             traits = traits_of(list(self._groups))
-            found = ratings_of(groups, seen, variances_of(groups, seen, traits), traits)
+            tables = written_together(groups, list(self._steps.values()))
+            found = ratings_of(groups, seen, variances_of(tables, seen, traits), traits)
             # Rounded: what differs in the last digits alone is equal, and the seed prompt stays.
             self._ratings = dict(zip(self._groups, found.round(6).tolist(), strict=True))
         return self._ratings
@@ -224,6 +230,7 @@ class CandidatePool:
         """For a checkpoint."""
         return {
             "groups": self._groups,
+            "steps": self._steps,
             "seen": [list(map(list, own.items())) for own in self._seen.values()],
             "numbers": self._numbers,
             "validated": {prompt: asdict(score) for prompt, score in self.validated.items()},
@@ -238,13 +245,13 @@ class CandidatePool:
         Raises:
             RunError: it was written by another version.
         """
-        if "groups" not in state:
+        if not {"groups", "steps"} <= state.keys():
             raise RunError(
                 "the run was begun by another version, which kept other figures of its prompts; "
                 "start a new run"
             )
         pool = cls("")
-        pool._groups = dict(state["groups"])
+        pool._groups, pool._steps = dict(state["groups"]), dict(state["steps"])
         pool._seen = dict(zip(pool._groups, map(dict, state["seen"]), strict=True))
         pool._numbers = dict(state["numbers"])
         pool.validated = {

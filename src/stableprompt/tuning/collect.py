@@ -290,7 +290,8 @@ class Collector:
         scores = {one: score for one, score in zip(asked, scored, strict=True) if score is not None}
         by_policy = {found.prompt for found in inspections[:own]}
         for (prompt, seen), score in scores.items():
-            pool.add([prompt], [score], seen, group=step if prompt in by_policy else 0)
+            group = step if prompt in by_policy else 0
+            pool.add([prompt], [score], seen, group=group, step=step)
         judged = [
             self._candidate(
                 found,

@@ -188,15 +188,25 @@ class Monitor:
         candidates: Sequence[Candidate],
         stats: UpdateStats | None,
         level: float | None = None,
+        *,
+        barren: bool | None = None,
     ) -> Finding:
         """Read a step, and say what is wrong and what must be done.
 
         ``roll_back`` is the caller's to do; the two scales have changed already. Where nothing is
         wrong they go back, more slowly, to what was set.
+
+        Args:
+            candidates: The prompts that the policy wrote in the step.
+            stats: Its update, if the policy learns.
+            level: How far its prompts are rated above the seed prompt.
+            barren: Whether no prompt of the step was admitted, those of others counted; None where
+                the policy alone wrote.
         """
         now = readings_of(candidates, stats, self.history, level)
         self.history.append(now)
-        self.refused_in_a_row = self.refused_in_a_row + 1 if now.refused_share == 1 else 0
+        barren = now.refused_share == 1 if barren is None else barren
+        self.refused_in_a_row = self.refused_in_a_row + 1 if barren else 0
         if self.first is None:
             self.first = now
         alarms = self._findings(stats)

@@ -61,6 +61,18 @@ _UNKNOWN: Final = Variances(1.0, 0.1, 0.5)
 """Shares of a reward's variance where they cannot be measured: mostly luck, then the example."""
 
 
+def written_together(groups: Sequence[int], steps: Sequence[int]) -> list[int]:
+    """A number for each prompt, the same for those that one policy wrote in one step.
+
+    Args:
+        groups: The policy of which step wrote each prompt.
+        steps: When it did: the first policy goes on writing.
+    """
+    pairs = list(zip(groups, steps, strict=True))
+    numbers = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    return [numbers[pair] for pair in pairs]
+
+
 def variances_of(groups: Sequence[int], seen: Seen, traits: Floats | None = None) -> Variances:
     """Analysis of variance of each group's prompts on the examples of its step, pooled.
 
@@ -69,7 +81,8 @@ def variances_of(groups: Sequence[int], seen: Seen, traits: Floats | None = None
     examples, nothing can be told apart, and ``_UNKNOWN`` is taken.
 
     Args:
-        groups: Group of each prompt; the seed prompt, the first, is left out.
+        groups: Group of each prompt, as ``written_together`` makes them; the seed prompt, which
+            is the first, is left out.
         seen: What they earned.
         traits: Of each prompt, (P, K), as ``traits_of`` gives them; None: nothing is known of them.
     """

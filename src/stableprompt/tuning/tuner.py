@@ -179,12 +179,13 @@ class Tuner:
         return learn(self._trainable, rollout, config, seed=seed)
 
     def _watch(self, candidates: Sequence[Candidate], stats: UpdateStats | None) -> Finding:
-        candidates = by_policy(candidates)
-        if not candidates:  # none could be written
+        own = by_policy(candidates)
+        if not own:  # none could be written
             return Finding(None, (), ())
-        gains = [self._pool.gain(c.prompt) for c in candidates if c.fault is None]
+        gains = [self._pool.gain(c.prompt) for c in own if c.fault is None]
         level = sum(gains) / len(gains) if gains else None
-        finding = self._monitor.watch(candidates, stats, level)
+        barren = all(c.fault is not None for c in candidates)
+        finding = self._monitor.watch(own, stats, level, barren=barren)
         self._roll_back(finding.actions)
         return finding
 
