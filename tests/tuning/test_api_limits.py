@@ -201,7 +201,7 @@ def test_a_half_and_four_fifths_are_told_once(tmp_path: Path) -> None:
     assert notes.calls[-1] == result.target_calls
     assert len(set(notes.calls)) >= result.target_calls // 4
     early = [note for note in notes.notes if " steps: " in note]
-    assert early == [f"4 of 8 steps: {KEPT}"]
+    assert early == [f"3 of 8 steps: {KEPT}"]
     notes.notes.remove(early[0])
     told = [note.split(":")[0] for note in notes.notes]
     assert told == [

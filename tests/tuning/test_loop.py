@@ -555,10 +555,10 @@ def test_the_papers_protocol_reads_the_test_split_in_one_call(
 
 
 def test_a_learning_curve_is_drawn_when_the_result_stands(run: Run, target: ScriptedTarget) -> None:
-    plain = run("plain")
+    plain = run("plain", seed=1)
     asked = len(target.seen)
     target.seen.clear()
-    drawn = run("drawn", selection={"learning_curve": True})
+    drawn = run("drawn", seed=1, selection={"learning_curve": True})
     with_curve, without = run_bytes(drawn.run_dir), run_bytes(plain.run_dir)
     del with_curve["result.json"], without["result.json"]
     assert with_curve == without  # it changes nothing
