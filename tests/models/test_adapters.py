@@ -247,6 +247,7 @@ def test_the_first_policy_says_what_the_policy_said_at_first() -> None:
     assert not torch.equal(logits(adapted, Role.FIRST), logits(adapted, Role.ANCHOR))
     for name, tensor in adapted.state().items():  # the anchor has its place back
         assert torch.equal(tensor, state[name]), name
+    assert not adapted._kept  # nothing of it stays on the device
     adapted.load_state(make_adapted().state())
     assert adapted.untrained
 

@@ -38,6 +38,17 @@ def test_a_policy_that_does_not_learn_has_no_divergence(tmp_path: Path) -> None:
     assert not {"kl", "entropy", "answers"} & names
 
 
+def test_lengths_are_those_of_the_policys_own_prompts(tmp_path: Path) -> None:
+    lines = [
+        folders.written(0, "Name it."),
+        folders.written(0, "Name the team of it."),
+        folders.written(0, "So many words that nobody else wrote.", writer="first"),
+    ]
+    prompts = charts(folders.finished(tmp_path, prompts=lines))["length"]
+    mean, longest, _ = (series.values[0] for series in prompts.series)
+    assert (mean, longest) == (3.5, 5)
+
+
 def test_answers_of_the_monitors_are_drawn_where_there_were_some(tmp_path: Path) -> None:
     assert "answers" not in charts(folders.finished(tmp_path / "calm"))
     rates = [{"learning_rate": rate, "kl_coef": 0.1} for rate in (4.0, 2.0, 1.0)]

@@ -93,12 +93,13 @@ def test_all_are_learned_from_and_the_figures_of_the_policy_are_its_own() -> Non
 def test_what_the_first_policy_writes_is_rated_among_its_own() -> None:
     bench = Bench(exploration=0.5)
     _, candidates = bench.collect()
-    groups = bench.pool.to_dict()["groups"]
+    groups, steps = (bench.pool.to_dict()[name] for name in ("groups", "steps"))
     by_policy = {c.prompt for c in candidates if c.writer is Role.POLICY}
     by_first = {c.prompt for c in candidates if c.writer is Role.FIRST} - by_policy
     assert by_first
     assert {groups[prompt] for prompt in by_policy} == {STEP}
     assert {groups[prompt] for prompt in by_first} == {0}
+    assert {steps[prompt] for prompt in by_policy | by_first} == {STEP}
 
 
 def test_prompts_of_one_writer_and_one_step_are_written_together() -> None:
@@ -215,6 +216,8 @@ def test_a_run_tells_of_the_policy_alone(run: Any) -> None:
         own = [p for p in lines if p["step"] == step["step"] and p["scored_on"] == "training"]
         policy = [p["reward"] for p in own if p["writer"] == "policy"]
         writers.append({p["writer"] for p in own})
+        gain = sum(policy) / len(policy) - step["seed_reward"]
+        assert step["monitor"]["readings"]["gain"] == pytest.approx(gain)
         assert step["mean_reward"] == pytest.approx(sum(policy) / len(policy))
         assert step["best_reward"] == max(p["reward"] for p in own)
         unique = {p["prompt"] for p in own if p["writer"] == "policy"}
