@@ -22,6 +22,7 @@ from stableprompt.tuning.collect import Collector
 from stableprompt.tuning.monitor import Monitor
 from stableprompt.tuning.randomness import derive_uniforms
 from stableprompt.tuning.ratings import variances_of, written_together
+from stableprompt.tuning.tuner import Tuner
 from tests.fakes.agents import disturb
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import tiny_config
@@ -138,13 +139,15 @@ def test_the_first_policys_prompts_are_compared_step_by_step(
 def test_a_step_in_which_the_first_policy_alone_was_admitted_is_not_barren() -> None:
     _, candidates = Bench(exploration=0.5).collect()
     refused = [replace(c, fault=PromptFault.BABBLE) for c in candidates[:4]]
-    monitor = Monitor(MonitorConfig(max_refused_steps=2))
+    tuner: Any = object.__new__(Tuner)  # what a step is watched with, and no more
+    tuner._config, tuner._pool = tiny_config(), CandidatePool("sort one text")
+    tuner._monitor = Monitor(MonitorConfig(max_refused_steps=2))
     for _ in range(3):
-        monitor.watch(refused, None, barren=False)
-    assert (monitor.refused_in_a_row, monitor.writes_nothing) == (0, False)
+        tuner._watch([*refused, *candidates[4:]], None)
+    assert (tuner._monitor.refused_in_a_row, tuner._monitor.writes_nothing) == (0, False)
     for _ in range(2):
-        monitor.watch(refused, None)
-    assert (monitor.refused_in_a_row, monitor.writes_nothing) == (2, True)
+        tuner._watch(refused, None)
+    assert (tuner._monitor.refused_in_a_row, tuner._monitor.writes_nothing) == (2, True)
 
 
 def test_what_both_write_is_the_policys() -> None:
