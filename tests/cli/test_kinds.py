@@ -64,7 +64,7 @@ def test_generation(place: Path, model: Path) -> None:
     assert again.exit_code == 0, again.output
     figure = result["test"]
     assert f"token_f1 on test: {figure['score']:.3f} [{figure['low']:.3f}" in again.stdout
-    assert "best constant answer: " in again.stdout
+    assert "best trivial answer: " in again.stdout
 
 
 def test_evaluate_says_what_is_wrong_with_a_prompt_before_a_model_is_loaded(place: Path) -> None:
@@ -96,7 +96,7 @@ def test_multiple_choice(place: Path, model: Path) -> None:
     done = tune(model, "choices.jsonl")
     assert done.exit_code == 0, done.output
     assert "task choices: multiple choice, accuracy" in done.stdout
-    assert "best constant answer" in done.stdout
+    assert "best trivial answer" in done.stdout
     result = result_of()
     assert result["messages"] == [
         {"role": "system", "content": result["prompt"]},

@@ -179,9 +179,9 @@ def test_other_metrics_kinds_and_a_judge_are_named() -> None:
     )
     text = said(summary(other))
     assert "best prompt Better test token f1 0.750" in text
-    assert "best constant answer 0.125 on test" in text
+    assert "best trivial answer 0.125 on test" in text
     assert "12 judge calls" in text
-    assert "best constant answer" not in said(summary(replace(other, trivial_score=None)))
+    assert "best trivial answer" not in said(summary(replace(other, trivial_score=None)))
 
 
 def test_what_a_server_charges_and_what_went_wrong_is_said(tmp_path: Path) -> None:

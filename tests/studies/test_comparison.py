@@ -218,6 +218,14 @@ def test_the_table_holds_every_figure_and_keeps_the_protocols_apart(
     assert len(content["cells"]) == 6
     json.dumps(content, allow_nan=False)
     assert "max of 5 on test (optimistic)" in markdown_of(content)
+    [task] = made.tasks
+    trivial = task.trivial_score("test")
+    assert trivial is not None
+    assert content["tasks"][task.name]["trivial_score"] == trivial
+    *_, heads, _, told = markdown_of(content).splitlines()
+    assert heads.endswith("| trivial answer |")
+    assert told.endswith(f"| {trivial:.3f} |")
+    assert heads.count("|") == told.count("|")
 
 
 def test_methods_are_compared_on_the_runs_that_both_have(

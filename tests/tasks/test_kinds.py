@@ -51,6 +51,21 @@ def test_lists_of_several_answers_make_a_generation_task() -> None:
     assert task.shown_answer(example) == "5"
 
 
+def repeating(count: int, of: int) -> list[str]:
+    rows = generation_rows(of)
+    for number, row in enumerate(rows[:count]):
+        row["input"] = f"Sum {number}"
+        row["outputs"].append(f"sum {number} ")
+    notes = Task.from_records(rows).notes
+    return [note for note in notes if "their own input" in note]
+
+
+def test_answers_that_are_the_input_are_told_of_where_most_examples_have_them() -> None:
+    assert repeating(5, of=10) == []
+    [note] = repeating(6, of=10)
+    assert note.startswith("6 of 10 examples take their own input for an answer")
+
+
 def test_a_kind_that_is_named_wins() -> None:
     rows = [{"text": f"t{i}", "label": f"answer {i % 2}"} for i in range(10)]
     assert Task.from_records(rows).kind is TaskKind.CLASSIFICATION

@@ -261,8 +261,8 @@ def spaced(name: str) -> str:
 
 
 def trivial_name(kind: TaskKind) -> str:
-    """What the best answer that is the same for every example is called."""
-    return "majority class" if kind is TaskKind.CLASSIFICATION else "best constant answer"
+    """What the best answer that needs no thought is called."""
+    return "majority class" if kind is TaskKind.CLASSIFICATION else "best trivial answer"
 
 
 def verdict(result: "TuneResult") -> str:

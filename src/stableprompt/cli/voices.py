@@ -182,7 +182,7 @@ class ForPeople:
         return nullcontext(ConsoleObserver(self._console))
 
     def show_score(self, score: "Estimate", task: "Task", split: "SplitName") -> None:
-        """With its interval, beside that of the best constant answer."""
+        """With its interval, beside that of the best trivial answer."""
         self._console.print(f"{score.metric} on {split}: {figure(score)}")
         if (trivial := task.trivial_score(split)) is not None:
             near = "; the prompt is not clearly above it" if score.low <= trivial else ""
@@ -283,7 +283,7 @@ class Json(_ForPrograms):
         hand_over_json({"event": "plan", **plan.to_dict()})
 
     def show_score(self, score: "Estimate", task: "Task", split: "SplitName") -> None:
-        """Score, interval and n, and what the best constant answer scores."""
+        """Score, interval and n, and what the best trivial answer scores."""
         trivial = task.trivial_score(split)
         told = {"split": split, **asdict(score), "trivial_score": trivial}
         hand_over_json({"event": "score", **told})

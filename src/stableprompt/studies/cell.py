@@ -55,6 +55,8 @@ class CellRecord:
     """Target calls, and validation score of what led by then."""
     seconds: float
     """Wall time; of the last attempt only, where the run was interrupted."""
+    trivial_score: float | None = None
+    """On test, of the best trivial answer; None where nobody computed it."""
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "CellRecord":
@@ -96,6 +98,7 @@ def record_of(path: Path, task: str, arm: Arm, seed: int, seconds: float) -> Cel
         alarms=result["alarms"],
         curve=tuple((c, s) for c, s in folder.read_json(CURVE)["points"]),
         seconds=round(seconds, 1),
+        trivial_score=result["trivial_score"],
     )
     written = result["per_input"]
     if written is None or not written["used"]:

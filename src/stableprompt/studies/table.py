@@ -130,6 +130,7 @@ def _tasks(records: Sequence[CellRecord], plan: Mapping[str, Any]) -> dict[str, 
             "metric": r.metric,
             "n": r.n,
             "seed_prompt_score": r.seed_score,
+            "trivial_score": r.trivial_score,
         }
         for r in records
     }
@@ -219,12 +220,14 @@ def _pairs_table(content: Mapping[str, Any]) -> str:
 def _task_table(content: Mapping[str, Any]) -> str:
     """Mean over seeds of each method on each task."""
     arms = [m["method"] for m in content["methods"]]
-    rows = [f"| task | n | {' | '.join(map(named, arms))} |", "|---|---|" + "---|" * len(arms)]
+    head = f"| task | n | {' | '.join(map(named, arms))} | trivial answer |"
+    rows = [head, "|---|---|" + "---|" * (1 + len(arms))]
     for task, told in content["tasks"].items():
         means = []
         for arm in arms:
             own = [c["score"] for c in content["cells"] if (c["task"], c["method"]) == (task, arm)]
             means.append(_figure(sum(own) / len(own) if own else None))
+        means.append(_figure(told.get("trivial_score")))
         rows.append(
             f"| {named(task)} ({named(told['metric'])}) | {told['n']} | {' | '.join(means)} |"
         )

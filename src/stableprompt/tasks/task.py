@@ -278,11 +278,11 @@ class Task:
         return cls.from_records(rows, **options)
 
     def trivial_score(self, split: SplitName) -> float | None:
-        """Score on the split of the best answer that is the same for every example, 0 to 1.
+        """Score on the split of the best trivial answer, see ``trivial_score``, 0 to 1.
 
-        For accuracy it is the share of the most frequent label; where answers are free, the
-        answers tried are the most frequent references of train. None where trying constant
-        answers could be dear: for an LLM judge, and for a metric of the user's own.
+        For accuracy it is the share of the most frequent label; where answers are free, tried are
+        the most frequent references of train, and the input itself. None where trying many answers
+        could be dear: for an LLM judge, and for a metric of the user's own.
         """
         if METRICS.get(self.metric.name) is not self.metric or self.metric.name == JUDGE:
             return None

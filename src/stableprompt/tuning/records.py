@@ -75,8 +75,9 @@ class TuneResult:
     """What the prompt was chosen by; optimistic for that reason."""
     seed_validation: Estimate
     trivial_score: float | None
-    """Score on test of the best answer that is the same for every example, 0-1; for accuracy the
-    share of the most frequent label. None for a judge and for a metric of the user's own."""
+    """Score on test of the best trivial answer, 0-1: the same for every example, or a generated one
+    that repeats the input; for accuracy the share of the most frequent label. None for a judge and
+    for a metric of the user's own."""
     target_calls: int
     cost: dict[str, Any]
     """The ledger: calls and tokens by purpose."""

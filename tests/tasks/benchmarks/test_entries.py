@@ -253,6 +253,7 @@ def test_an_entry_becomes_a_benchmark(tmp_path: Path) -> None:
         limit={"test": 9},
         max_answer_tokens=None,
         filters={"test": {"topic": "one"}},
+        input_is_no_answer=False,
         note="",
     )
 
@@ -313,6 +314,11 @@ def test_defaults_lie_under_every_entry_table_by_table(tmp_path: Path) -> None:
         (', b = "B"', "", "label_words needs two labels or more"),
         ("label_words =", "choice_style = 'text'\nlabel_words =", "must not have choice_style"),
         ('label = "l"', 'label = "l", choices = "c"', "must not have columns.choices"),
+        (
+            "label_words =",
+            "input_is_no_answer = true\nlabel_words =",
+            "classification must not have input_is_no_answer",
+        ),
         ('label = "l"', 'lable = "l"', "columns: unknown key 'lable'"),
         (', label = "l"', "", "columns: no label"),
         ('["x", "y"]', "[]", "text names no column"),

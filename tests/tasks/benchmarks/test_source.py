@@ -15,7 +15,7 @@ from stableprompt.errors import DataError
 from stableprompt.tasks.benchmarks import source
 from stableprompt.tasks.benchmarks.benchmark import Benchmark
 from stableprompt.tasks.benchmarks.entries import benchmark_names, find_benchmark
-from stableprompt.tasks.benchmarks.source import DATA_VARIABLE, load_rows
+from stableprompt.tasks.benchmarks.source import DATA_VARIABLE, BenchmarkRows, load_rows
 from stableprompt.tasks.example import TaskKind
 from stableprompt.tasks.named import load_named
 from stableprompt.tasks.table import read_jsonl
@@ -240,6 +240,32 @@ def test_the_folder_can_be_named_by_a_string_too(tmp_path: Path) -> None:
         write(tmp_path / f"instruction_induction/rhymes/{split}.jsonl", rows)
     by_text = load_named("ii/rhymes", data_dir=str(tmp_path))
     assert by_text.splits == load_named("ii/rhymes", data_dir=tmp_path).splits
+
+
+def rhymes(tmp_path: Path, *outputs: list[str]) -> BenchmarkRows:
+    for split in ("train", "test"):
+        rows = [{"input": "eat", "outputs": each} for each in outputs]
+        write(tmp_path / f"instruction_induction/rhymes/{split}.jsonl", rows)
+    return load_rows(find_benchmark("ii/rhymes"), tmp_path)
+
+
+def test_a_word_is_no_rhyme_of_itself(tmp_path: Path) -> None:
+    loaded = rhymes(tmp_path, ["seat", "Eat ", "feet"], ["eat", "heat"])
+    assert [row["outputs"] for row in loaded.rows[:2]] == [["seat", "feet"], ["heat"]]
+    assert any("input word itself" in note for note in loaded.notes)
+
+
+def test_an_input_without_another_answer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train row has no answer but its input, 'eat'"):
+        rhymes(tmp_path, ["seat"], ["EAT"])
+
+
+@with_data
+def test_of_the_real_rhymes_none_is_the_word_itself() -> None:
+    task = load_named("ii/rhymes", data_dir=DATA)
+    examples = [*task.train, *task.validation, *task.test]
+    assert not [e for e in examples if e.text.casefold() in map(str.casefold, e.answers)]
+    assert not [note for note in task.notes if "their own input" in note]
 
 
 def test_a_pair_is_parted_at_the_first_literal(folder: Path) -> None:

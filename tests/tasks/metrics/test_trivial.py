@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from stableprompt.tasks.example import Example
@@ -72,6 +74,23 @@ def test_the_20_most_frequent_references_are_tried_ties_in_order() -> None:
     first = [f"r{i}" for i in range(30) if i not in (7, 25, 29)]
     frequent = ["r25", "r7", "r29", *first[:17]]
     assert tried == [*frequent, " ".join(frequent)]
+
+
+def test_repeating_the_input_is_tried_field_by_field_where_answers_are_free() -> None:
+    def pair(one: str, other: str, *answers: str) -> Example:
+        return Example(f"{one}: {other}", answers[0], answers[1:], fields={"a": one, "b": other})
+
+    examples = [pair("p", "seat", "heat", "seat"), pair("q", "sky", "sky"), pair("r", "log", "dog")]
+    assert trivial_score(METRICS["exact_match"], examples) == 2 / 3
+    # A field that one of them lacks is no answer to all.
+    lacking = [*examples[:2], Example("r", "dog", fields={"a": "r"})]
+    assert trivial_score(METRICS["exact_match"], lacking) == 1 / 3
+    # Choices and labels are not free.
+    chosen = [
+        replace(e, choices=("heat", "seat", "sky", "dog"), label=e.answers[-1], others=())
+        for e in examples
+    ]
+    assert trivial_score(METRICS["accuracy"], chosen) == 1 / 3
 
 
 def test_no_examples() -> None:

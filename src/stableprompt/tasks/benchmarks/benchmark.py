@@ -69,6 +69,7 @@ class Benchmark:
         limit: Split -> most examples.
         max_answer_tokens: Longest answer, generation only.
         filters: Split -> column -> the value that its rows must have.
+        input_is_no_answer: Whether answers that repeat the input are taken out of the references.
         note: What is peculiar about it, "" for nothing.
     """
 
@@ -91,6 +92,7 @@ class Benchmark:
     limit: Mapping[str, int]
     max_answer_tokens: int | None
     filters: Mapping[str, Mapping[str, str]]
+    input_is_no_answer: bool
     note: str
 
     @property

@@ -28,7 +28,7 @@ _ENTRY: Final = {
     "title": str, "kind": str, "source": str, "licence": str, "metric": str, "seed_prompt": str,
     "seed_prompt_from": str, "columns": dict, "local": dict, "hub": dict, "label_words": dict,
     "input_format": str, "choice_style": str, "limit": dict, "max_answer_tokens": int,
-    "filters": dict, "note": str,
+    "filters": dict, "input_is_no_answer": bool, "note": str,
 }  # fmt: skip
 _PLAIN_NEEDED: Final = (
     "title", "source", "licence", "metric", "seed_prompt", "seed_prompt_from",
@@ -82,6 +82,7 @@ def build_benchmark(name: str, entry: Table, place: str) -> Benchmark:
         hub=None if hub is None else _hub(hub, kind, known, f"{place}, hub"),
         limit=limit,
         filters=filters,
+        input_is_no_answer=entry.get("input_is_no_answer", False),
         note=entry.get("note", ""),
     )
 
@@ -111,6 +112,8 @@ def _check_kind(kind: TaskKind, entry: Table, place: str) -> None:
         _check_one_of(entry["choice_style"], CHOICE_STYLES, f"{place}, choice_style")
     if kind == TaskKind.GENERATION:
         require(entry["max_answer_tokens"] > 0, place, "max_answer_tokens must be positive")
+    elif "input_is_no_answer" in entry:
+        require(False, place, f"{kind} must not have input_is_no_answer")
 
 
 def _columns(table: Table, place: str) -> tuple[tuple[str, ...], str, str | None]:

@@ -239,7 +239,26 @@ def _with_needed_columns(row: Row, benchmark: Benchmark) -> Row:
     kept = {column: row[column] for column in (*benchmark.columns, _SPLIT)}
     if benchmark.label_words is not None:
         kept[benchmark.label] = _known_label(row, benchmark)
+    if benchmark.input_is_no_answer:
+        kept[benchmark.label] = _other_answers(kept, benchmark)
     return kept
+
+
+def _other_answers(row: Row, benchmark: Benchmark) -> list[Any]:
+    """The references without the input itself, whatever its case."""
+    inputs = {_bare(row[column]) for column in benchmark.text}
+    given = row[benchmark.label]
+    left = [a for a in (given if isinstance(given, list) else [given]) if _bare(a) not in inputs]
+    if not left:
+        raise DataError(
+            f"{benchmark.name}: a {row[_SPLIT]} row has no answer but its input, "
+            f"{quoted(row[benchmark.text[0]])}; {_ways_out(benchmark)}"
+        )
+    return left
+
+
+def _bare(text: Any) -> str:
+    return str(text).strip().casefold()
 
 
 def _known_label(row: Row, benchmark: Benchmark) -> str:

@@ -1,4 +1,4 @@
-"""What a prompt must beat: the score of the same answer to every example."""
+"""What a prompt must beat: the score of one answer to every example, or of the input itself."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,15 +20,16 @@ def trivial_score(
     labels: Sequence[str] = (),
     known: Sequence[Example] | None = None,
 ) -> float:
-    """The score of the best constant answer.
+    """The score of the best trivial answer.
 
     Tried are the labels if there are any; else the choices, at most the 100 that are right most
     often (enough for accuracy, whose best constant is the first of them); else the 20 most
-    frequent references, and all of these in one answer. Ties go by first appearance.
+    frequent references, all of these in one answer, and each field of the example's own input:
+    a target that repeats it has done nothing. Ties go by first appearance.
 
     Args:
         metric: What the answers are scored by.
-        examples: The examples that all get the same answer.
+        examples: The examples that are answered.
         labels: The labels of a classification task.
         known: Where the references are taken from; the examples themselves by default, which of
             few examples with references of their own makes the best answer look better than it is.
@@ -38,10 +39,19 @@ def trivial_score(
     """
     if not examples:
         raise ValueError("a score on 0 examples is undefined: give at least one")
-    constants = (
-        list(labels) or _choices(examples) or _best_references(metric, examples, known or examples)
-    )
-    return max(metric.score(examples, [constant] * len(examples)) for constant in constants)
+    constants = list(labels) or _choices(examples)
+    given: list[list[str]] = []
+    if not constants:
+        constants = _best_references(metric, examples, known or examples)
+        given = _inputs(examples)
+    tried = [*([constant] * len(examples) for constant in constants), *given]
+    return max(metric.score(examples, answers) for answers in tried)
+
+
+def _inputs(examples: Sequence[Example]) -> list[list[str]]:
+    """The inputs as answers: one list for each field that all examples have."""
+    shared = [name for name in examples[0].fields if all(name in e.fields for e in examples)]
+    return [[example.fields[name] for example in examples] for name in shared]
 
 
 def _choices(examples: Sequence[Example]) -> list[str]:
