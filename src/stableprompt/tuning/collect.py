@@ -22,8 +22,10 @@ from stableprompt.tuning.asking import Asking, Query
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.guards import Guards, Inspection
 from stableprompt.tuning.randomness import derive_random, derive_uniforms
+from stableprompt.tuning.spread import spread
 
 _FEWEST: Final = 2  # prompts that something can be learned from
+_ENOUGH: Final = 1024  # examples that say in which proportions there are answers
 
 OnPrompt = Callable[[int, str], None]
 """Told of a prompt that was written, by row."""
@@ -43,10 +45,12 @@ def draw_examples(task: Task, config: TuneConfig, step: int, purpose: str = "exa
     """Draw a step's examples without replacement; the last ones drawn are the demonstrations.
 
     The same for all prompts of the step (common random numbers), fresh every step, so that the
-    policy cannot learn one batch by heart.
+    policy cannot learn one batch by heart; answers in their proportions (``spread``).
     """
     shown, scored = config.agent.num_demonstrations, config.examples_per_step
-    drawn = derive_random(config.seed, step, purpose).sample(task.train, shown + scored)
+    rng, enough = derive_random(config.seed, step, purpose), max(_ENOUGH, shown + scored)
+    some = task.train if len(task.train) <= enough else rng.sample(task.train, enough)
+    drawn = spread(some, rng)[: shown + scored]
     return Draw(tuple(drawn[scored:]), tuple(drawn[:scored]))
 
 

@@ -12,6 +12,7 @@ from stableprompt.config import TuneConfig
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.randomness import derive_random
+from stableprompt.tuning.spread import spread
 
 PAPER_FINALISTS: Final = 5
 """So many prompts the paper scores on test, to report the highest."""
@@ -21,9 +22,7 @@ _FEWEST = 8  # examples of a first look
 
 def validation_order(task: Task, config: TuneConfig) -> list[Example]:
     """The validation split in the order in which parts of it are looked at, one for a whole run."""
-    order = list(task.validation)
-    derive_random(config.seed, "validation-order").shuffle(order)
-    return order
+    return spread(task.validation, derive_random(config.seed, "validation-order"))
 
 
 Look = Callable[[Sequence[str], Sequence[Example]], Mapping[str, float]]
