@@ -108,9 +108,9 @@ def table(done: dict[str, Any]) -> str:
         f"Every task by name: its seed prompt, with `{setting['model']}` ({setting['dtype']}) as "
         "the target and the default template, on n of its test examples. *Trivial* is the score "
         "of the best answer that is the same for every one of them (majority class, letter that "
-        "is right most often, most frequent references of train). Flagged: the score's 95 % "
-        "interval does not lie above it. Not scored: the command was stopped before; started "
-        "again it goes on. The command is `python benchmarks/seed_prompts.py --data-dir FOLDER`, "
+        "is right most often, most frequent references of train), or repeats the input. Flagged: "
+        "the score's 95 % interval does not lie above it. Not scored: the command was stopped "
+        "before; started again it goes on. The command is `python benchmarks/seed_prompts.py --data-dir FOLDER`, "
         "the figures are in `seed_prompts.json`.",
         "",
         "| task | kind | metric | train / validation / test | trivial | score | flagged |",

@@ -51,19 +51,38 @@ def test_lists_of_several_answers_make_a_generation_task() -> None:
     assert task.shown_answer(example) == "5"
 
 
-def repeating(count: int, of: int) -> list[str]:
-    rows = generation_rows(of)
-    for number, row in enumerate(rows[:count]):
-        row["input"] = f"Sum {number}"
-        row["outputs"].append(f"sum {number} ")
-    notes = Task.from_records(rows).notes
-    return [note for note in notes if "their own input" in note]
+def told_of_repeating(rows: Rows, **options: Any) -> list[str]:
+    notes = Task.from_records(rows, **options).notes
+    return [note for note in notes if "repeats its input" in note]
 
 
-def test_answers_that_are_the_input_are_told_of_where_most_examples_have_them() -> None:
-    assert repeating(5, of=10) == []
-    [note] = repeating(6, of=10)
-    assert note.startswith("6 of 10 examples take their own input for an answer")
+def echoes(count: int, of: int) -> Rows:
+    rows = [{**row, "split": ("train", "test")[i < 2]} for i, row in enumerate(generation_rows(of))]
+    for row in rows[-count:] if count else []:
+        row["outputs"].append(f"{row['input']} ")
+    return rows
+
+
+def test_a_score_of_repeating_the_input_is_told_of_from_a_quarter_on() -> None:
+    # 20 train examples of which 3/7 become validation; all or none of them have it.
+    [note] = told_of_repeating(echoes(20, of=22))
+    assert note.startswith("a target that only repeats its input scores 1.00 by exact_match")
+    assert told_of_repeating(echoes(0, of=22)) == []
+
+
+def test_repeating_counts_by_the_metric_and_only_where_answers_are_free() -> None:
+    rows = [
+        {"one": f"word {i}", "other": f"thing {i}", "answer": f"word {i} is a thing"}
+        for i in range(20)
+    ]
+    fields: Any = {"text": ["one", "other"], "label": "answer", "kind": "generation"}
+    assert told_of_repeating(rows, **fields) == []  # never quite right
+    [note] = told_of_repeating(rows, **fields, metric="token_f1")  # 2 of 2 words, 2 of 4
+    assert "0.67 by token_f1" in note
+    own = {"metric": lambda example, prediction: 1.0}
+    assert told_of_repeating(rows, **fields, **own) == []
+    teams = [{"old": ("a", "b")[i % 2], "id": str(i), "new": ("a", "b")[i % 2]} for i in range(40)]
+    assert told_of_repeating(teams, text=["old", "id"], label="new") == []  # an input like others
 
 
 def test_a_kind_that_is_named_wins() -> None:

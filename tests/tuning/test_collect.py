@@ -1,7 +1,9 @@
 """Phase 1 of a step: what is drawn, what is asked of the target, what is earned."""
 
+import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import pytest
@@ -20,10 +22,12 @@ from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.readability import Readability
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
+from stableprompt.tuning import collect
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
 from stableprompt.tuning.guards import Inspection
 from stableprompt.tuning.randomness import derive_uniforms
+from stableprompt.tuning.spread import draw_evenly
 from stableprompt.tuning.update import advantages_of, ppo_update
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import tiny_config
@@ -67,6 +71,34 @@ def test_every_training_example_is_drawn_at_some_time() -> None:
         for example in draw_examples(TASK, tiny_config(), step).reward_examples
     }
     assert drawn == set(TASK.train)  # 0.75 ** 40 = 1e-5 for each to be missed
+
+
+def test_every_step_has_answers_in_their_proportions() -> None:
+    for step in range(10):
+        draw = draw_examples(TASK, tiny_config(), step)
+        counts = Counter(example.label for example in draw.reward_examples)
+        labels = Counter(example.label for example in TASK.train)
+        expected = {label: 6 * count / len(TASK.train) for label, count in labels.items()}
+        assert all(abs(counts[label] - share) < 1 for label, share in expected.items())
+
+
+def test_of_very_many_examples_some_are_drawn_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def told(examples: Sequence[Example], size: int, rng: random.Random) -> list[int]:
+        sizes.append(len(examples))
+        return draw_evenly(examples, size, rng)
+
+    monkeypatch.setattr(collect, "draw_evenly", told)
+    one, other = TASK.labels[:2]
+    rows = [Example(f"t {i}", (one, other)[i % 2]) for i in range(5000)]
+    task = replace(TASK, splits=replace(TASK.splits, train=tuple(rows)))
+    draws = [draw_examples(task, tiny_config(), step) for step in range(100)]
+    assert set(sizes) == {1024}  # to sort all of them in every step would be slow for nothing
+    assert {Counter(e.label for e in draw.reward_examples)[one] for draw in draws} <= {2, 3, 4}
+    assert len({e for draw in draws for e in draw.reward_examples}) > 500
+    many = tiny_config(reward={"examples_per_step": 2000})
+    assert len(set(draw_examples(task, many, 0).reward_examples)) == 2000
 
 
 # --- collecting ---

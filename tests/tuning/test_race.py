@@ -1,5 +1,6 @@
 """Successive halving: sizes, costs and survivors worked by hand."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,4 +138,7 @@ def test_a_run_looks_at_validation_in_one_shuffled_order() -> None:
     assert order == validation_order(task, config)
     assert sorted(order, key=lambda e: e.text) == sorted(task.validation, key=lambda e: e.text)
     assert order != list(task.validation)
+    labels = Counter(example.label for example in task.validation)
+    half = Counter(example.label for example in order[: len(order) // 2])
+    assert all(abs(half[label] - count / 2) < 1 for label, count in labels.items())
     assert order != validation_order(task, make_config({"seed": 4}))

@@ -97,7 +97,7 @@ def _evaluate(
     from stableprompt.cli.data import custom_metric, load_task
     from stableprompt.config import make_config, merge
     from stableprompt.tasks.archive import unseen
-    from stableprompt.tasks.task import notes_on_prompt
+    from stableprompt.tasks.notes import notes_on_prompt
 
     prompt, run, split = asked
     settings = make_config(*layers)  # a typing error shows before a model is loaded

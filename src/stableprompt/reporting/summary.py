@@ -122,8 +122,8 @@ def _warnings(result: Result) -> Iterator[str]:
     """What a reader of the figures must know."""
     if result.flagged and result.trivial_score is not None:
         yield (
-            "The best prompt is not clearly above the best trivial answer, one for every example "
-            f"or the input repeated ({result.trivial_score:.3f})."
+            "The best prompt is not clearly above the best trivial answer "
+            f"({result.trivial_score:.3f})."
         )
     if not result.readable:
         yield "The chosen prompt is not readable: its language is odd, or it asks for nothing."

@@ -130,10 +130,16 @@ def _tasks(records: Sequence[CellRecord], plan: Mapping[str, Any]) -> dict[str, 
             "metric": r.metric,
             "n": r.n,
             "seed_prompt_score": r.seed_score,
-            "trivial_score": r.trivial_score,
+            "trivial_score": _trivial(records, r.task),
         }
         for r in records
     }
+
+
+def _trivial(records: Sequence[CellRecord], task: str) -> float | None:
+    """Runs of earlier versions tried fewer trivial answers, or none."""
+    known = [r.trivial_score for r in records if r.task == task]
+    return max((score for score in known if score is not None), default=None)
 
 
 def _curve(records: Sequence[CellRecord], arm: str, budget: int) -> list[list[float]]:

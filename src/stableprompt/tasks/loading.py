@@ -318,20 +318,7 @@ def _notes_on_splits(
         absent = sorted(set(labels) - {example.label for example in splits.part(name)})
         if absent:
             yield f"no {name} example has the label {listed(absent)}"
-    everything = [example for name in SPLIT_NAMES for example in splits.part(name)]
-    repeated = sum(map(_takes_its_input, everything))
-    if 2 * repeated > len(everything):  # a few can be right: a name in two languages
-        yield (
-            f"{repeated} of {len(everything)} examples take their own input for an answer: a "
-            "prompt that has the target repeat it scores; where that is wrong, remove it"
-        )
-    if len(everything) > MOST_COMPARED:
+    if sum(len(splits.part(name)) for name in SPLIT_NAMES) > MOST_COMPARED:
         yield f"nearly equal texts were not looked for among more than {MOST_COMPARED} examples"
     elif near := near_duplicate_note(near_duplicates(splits)):
         yield near
-
-
-def _takes_its_input(example: Example) -> bool:
-    """Whether one of its answers is one of its inputs, whatever the case."""
-    inputs = {value.strip().casefold() for value in example.fields.values()}
-    return any(answer.strip().casefold() in inputs for answer in example.answers)

@@ -14,8 +14,9 @@ from stableprompt.tasks.formats import InputFormat
 from stableprompt.tasks.hub import HUB_PREFIX, parse_hub_name, read_hub
 from stableprompt.tasks.loading import LoadedSplits, LoadOptions, load_splits, verbalizer_for
 from stableprompt.tasks.metrics.metric import Metric
-from stableprompt.tasks.metrics.registry import DEFAULT_METRICS, JUDGE, METRICS, resolve_metric
+from stableprompt.tasks.metrics.registry import DEFAULT_METRICS, JUDGE, is_cheap, resolve_metric
 from stableprompt.tasks.metrics.trivial import trivial_score
+from stableprompt.tasks.notes import notes_on_echo, notes_on_prompt
 from stableprompt.tasks.placeholders import WHOLE_INPUT, placeholders
 from stableprompt.tasks.promptfoo import from_promptfoo, is_promptfoo
 from stableprompt.tasks.records import Record
@@ -151,7 +152,10 @@ class Task:
         if unknown:
             raise TypeError(f"unknown options {sorted(unknown)}: see LoadOptions")
         loaded = load_splits(records, options)
-        metric = options.get("metric")
+        named = options.get("metric")
+        metric = resolve_metric(
+            DEFAULT_METRICS[loaded.kind] if named is None else named, loaded.kind
+        )
         verbalizer = None
         if loaded.labels:
             verbalizer = verbalizer_for(loaded.labels, options.get("label_words"))
@@ -166,14 +170,16 @@ class Task:
             kind=loaded.kind,
             splits=loaded.splits,
             layout=loaded.layout,
-            metric=resolve_metric(
-                DEFAULT_METRICS[loaded.kind] if metric is None else metric, loaded.kind
-            ),
+            metric=metric,
             verbalizer=verbalizer,
             seed_prompt=seed_prompt,
             max_answer_tokens=options.get("max_answer_tokens"),
             rubric=options.get("rubric"),
-            notes=(*loaded.notes, *notes_on_prompt(seed_prompt, fields)),
+            notes=(
+                *loaded.notes,
+                *notes_on_prompt(seed_prompt, fields),
+                *notes_on_echo(loaded.kind, metric, loaded.splits.train),
+            ),
         )
 
     @classmethod
@@ -284,7 +290,7 @@ class Task:
         the most frequent references of train, and the input itself. None where trying many answers
         could be dear: for an LLM judge, and for a metric of the user's own.
         """
-        if METRICS.get(self.metric.name) is not self.metric or self.metric.name == JUDGE:
+        if not is_cheap(self.metric):
             return None
         return trivial_score(self.metric, self.splits.part(split), self.labels, self.train)
 
@@ -320,17 +326,6 @@ def plain_prompt(loaded: LoadedSplits, verbalizer: Verbalizer | None) -> str:
     if loaded.kind is TaskKind.MULTIPLE_CHOICE:
         return "Answer the question with the right choice, in its own words."
     return "Write the output for the input. Reply with the output only."
-
-
-def notes_on_prompt(prompt: str, fields: tuple[str, ...]) -> list[str]:
-    """One line for each placeholder of a prompt that no field of the input fills."""
-    known = (WHOLE_INPUT, *fields)
-    others = sorted(placeholders(prompt) - set(known))
-    return [
-        f"{{{name}}} in the prompt is no field of the input ({listed(dict.fromkeys(known))}): "
-        "it is sent as it stands, and every prompt must keep it"
-        for name in others
-    ]
 
 
 def _named_after(path: str | PathLike[str], options: LoadOptions) -> LoadOptions:

@@ -22,7 +22,7 @@ from stableprompt.tuning.asking import Asking, Query
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.guards import Guards, Inspection
 from stableprompt.tuning.randomness import derive_random, derive_uniforms
-from stableprompt.tuning.spread import spread
+from stableprompt.tuning.spread import draw_evenly
 
 _FEWEST: Final = 2  # prompts that something can be learned from
 _ENOUGH: Final = 1024  # examples that say in which proportions there are answers
@@ -45,13 +45,15 @@ def draw_examples(task: Task, config: TuneConfig, step: int, purpose: str = "exa
     """Draw a step's examples without replacement; the last ones drawn are the demonstrations.
 
     The same for all prompts of the step (common random numbers), fresh every step, so that the
-    policy cannot learn one batch by heart; answers in their proportions (``spread``).
+    policy cannot learn one batch by heart; answers in their proportions (``draw_evenly``).
     """
     shown, scored = config.agent.num_demonstrations, config.examples_per_step
     rng, enough = derive_random(config.seed, step, purpose), max(_ENOUGH, shown + scored)
     some = task.train if len(task.train) <= enough else rng.sample(task.train, enough)
-    drawn = spread(some, rng)[: shown + scored]
-    return Draw(tuple(drawn[scored:]), tuple(drawn[:scored]))
+    taken = draw_evenly(some, scored, rng)
+    rest = sorted(set(range(len(some))) - set(taken))
+    drawn = rng.sample(rest, shown)
+    return Draw(tuple(some[place] for place in drawn), tuple(some[place] for place in taken))
 
 
 def draw_for_use(task: Task, config: TuneConfig) -> tuple[Example, ...]:

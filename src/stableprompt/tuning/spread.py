@@ -1,8 +1,8 @@
-"""Examples in an order in which every part from the beginning has answers in their proportions.
+"""Some of the examples, with each answer in its proportion to all of them.
 
 A small model often prefers one answer, whatever the input: what a prompt earns on few examples is
 then for a good part luck with how many of them have it. Drawn answer by answer, as strata, that
-luck is gone (proportional stratified sampling, Cochran 1977, chapter 5). Pure.
+luck is gone (proportional stratified sampling, Cochran 1977, chapters 5 and 8). Pure.
 """
 
 import random
@@ -11,30 +11,42 @@ from collections.abc import Sequence
 from stableprompt.tasks.example import Example
 
 
-def spread(examples: Sequence[Example], rng: random.Random) -> list[Example]:
-    """All examples in random order, those of each answer evenly over the whole of it.
+def draw_evenly(examples: Sequence[Example], size: int, rng: random.Random) -> list[int]:
+    """Which examples to take: each as likely as any other, each answer in its proportion.
 
-    Each of the m examples of an answer has one of m equal parts of the order to itself, all with
-    the same random shift. So the first n hold an answer as often as its share of n, up to less
-    than one example more or less for each answer that there is; every example is as likely at
-    any place as every other one of its answer. Where all answers differ, the order is any order.
+    They are laid in a line, answer by answer, and every (N / size)-th is taken, from a random start
+    on. So an answer that m of the N have is taken floor(size m / N) times or once more. Where all
+    answers differ, any examples may come.
 
     Args:
-        examples: Of one split.
+        examples: N of them.
+        size: How many, at most N.
         rng: Decides.
+
+    Returns:
+        Their places, in random order.
     """
-    strata: dict[str | int, list[Example]] = {}
-    for example in examples:
-        strata.setdefault(_stratum(example), []).append(example)
-    placed: list[tuple[float, int, Example]] = []
-    for members in strata.values():
-        rng.shuffle(members)
-        shift = rng.random()
-        placed += [
-            ((number + shift) / len(members), len(placed) + number, example)
-            for number, example in enumerate(members)
-        ]
-    return [example for *_, example in sorted(placed, key=lambda place: place[:2])]
+    strata: dict[str | int, list[int]] = {}
+    for place in rng.sample(range(len(examples)), len(examples)):
+        strata.setdefault(_stratum(examples[place]), []).append(place)
+    line = [place for members in strata.values() for place in members]
+    start = rng.randrange(max(1, len(line)))
+    taken = [line[(number * len(line) + start) // size] for number in range(size)]
+    rng.shuffle(taken)
+    return taken
+
+
+def spread(examples: Sequence[Example], rng: random.Random) -> list[Example]:
+    """All of them in random order; a half, a quarter and so on from the beginning are even draws.
+
+    Each example is as likely at any place as any other.
+    """
+    if len(examples) < 2:
+        return list(examples)
+    taken = draw_evenly(examples, len(examples) // 2, rng)
+    chosen = set(taken)
+    rest = [example for place, example in enumerate(examples) if place not in chosen]
+    return [*spread([examples[place] for place in taken], rng), *spread(rest, rng)]
 
 
 def _stratum(example: Example) -> str | int:

@@ -250,7 +250,7 @@ def rhymes(tmp_path: Path, *outputs: list[str]) -> BenchmarkRows:
 
 
 def test_a_word_is_no_rhyme_of_itself(tmp_path: Path) -> None:
-    loaded = rhymes(tmp_path, ["seat", "Eat ", "feet"], ["eat", "heat"])
+    loaded = rhymes(tmp_path, ["seat", "Eat ", "feet", "EAT!"], ["eat", "heat"])
     assert [row["outputs"] for row in loaded.rows[:2]] == [["seat", "feet"], ["heat"]]
     assert any("input word itself" in note for note in loaded.notes)
 
@@ -264,8 +264,14 @@ def test_an_input_without_another_answer_is_refused(tmp_path: Path) -> None:
 def test_of_the_real_rhymes_none_is_the_word_itself() -> None:
     task = load_named("ii/rhymes", data_dir=DATA)
     examples = [*task.train, *task.validation, *task.test]
-    assert not [e for e in examples if e.text.casefold() in map(str.casefold, e.answers)]
-    assert not [note for note in task.notes if "their own input" in note]
+    assert task.metric.score(examples, [e.text for e in examples]) == 0
+    assert not [note for note in task.notes if "repeats its input" in note]
+
+
+@with_data
+def test_where_the_first_of_two_sentences_is_right_a_note_says_that_repeating_scores() -> None:
+    notes = load_named("ii/cause_and_effect", data_dir=DATA).notes
+    assert [note for note in notes if "repeats its input" in note]
 
 
 def test_a_pair_is_parted_at_the_first_literal(folder: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.metrics.custom import custom_metric
 from stableprompt.tasks.metrics.registry import METRICS
-from stableprompt.tasks.metrics.trivial import trivial_score
+from stableprompt.tasks.metrics.trivial import echo_score, trivial_score
 
 
 def labelled(*labels: str) -> list[Example]:
@@ -73,7 +73,7 @@ def test_the_20_most_frequent_references_are_tried_ties_in_order() -> None:
     trivial_score(custom_metric(remember), examples)
     first = [f"r{i}" for i in range(30) if i not in (7, 25, 29)]
     frequent = ["r25", "r7", "r29", *first[:17]]
-    assert tried == [*frequent, " ".join(frequent)]
+    assert tried == ["text", *frequent, " ".join(frequent)]  # the input first
 
 
 def test_repeating_the_input_is_tried_field_by_field_where_answers_are_free() -> None:
@@ -91,6 +91,24 @@ def test_repeating_the_input_is_tried_field_by_field_where_answers_are_free() ->
         for e in examples
     ]
     assert trivial_score(METRICS["accuracy"], chosen) == 1 / 3
+    # The laid-out input counts as well as its fields.
+    whole = [Example(f"{n} x{n}", f"{n} x{n}", fields={"a": n, "b": f"x{n}"}) for n in "pqr"]
+    assert trivial_score(METRICS["exact_match"], whole) == 1
+
+
+def test_of_very_many_inputs_some_are_repeated() -> None:
+    asked = []
+
+    def value(example: Example, prediction: str) -> float:
+        asked.append(prediction)
+        return float(prediction == example.text)
+
+    examples = [Example(f"input {i}", "same", fields={"text": f"input {i}"}) for i in range(500)]
+    assert echo_score(custom_metric(value), examples) == 1
+    assert len([text for text in asked if text == "input 199"]) == 2  # as it is laid out, the field
+    assert "input 200" not in asked
+    assert echo_score(custom_metric(value), examples, most=3) == 1
+    assert asked[-1] == "input 2"
 
 
 def test_no_examples() -> None:

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from stableprompt.errors import DataError
 from stableprompt.tasks.benchmarks.benchmark import Benchmark, HubSource
+from stableprompt.tasks.example import Example
+from stableprompt.tasks.metrics.registry import METRICS
 from stableprompt.tasks.table import Row, read_jsonl
 from stableprompt.tasks.wording import listed, quoted
 
@@ -245,20 +247,20 @@ def _with_needed_columns(row: Row, benchmark: Benchmark) -> Row:
 
 
 def _other_answers(row: Row, benchmark: Benchmark) -> list[Any]:
-    """The references without the input itself, whatever its case."""
-    inputs = {_bare(row[column]) for column in benchmark.text}
+    """The references but for those that the input itself would be right for."""
+    metric, inputs = METRICS[benchmark.metric], [str(row[column]) for column in benchmark.text]
     given = row[benchmark.label]
-    left = [a for a in (given if isinstance(given, list) else [given]) if _bare(a) not in inputs]
-    if not left:
+    left = [
+        answer
+        for answer in (given if isinstance(given, list) else [given])
+        if all(metric.value(Example(text, str(answer)), text) < 1 for text in inputs)
+    ]
+    if given and not left:
         raise DataError(
             f"{benchmark.name}: a {row[_SPLIT]} row has no answer but its input, "
-            f"{quoted(row[benchmark.text[0]])}; {_ways_out(benchmark)}"
+            f"{quoted(inputs[0])}; {_ways_out(benchmark)}"
         )
     return left
-
-
-def _bare(text: Any) -> str:
-    return str(text).strip().casefold()
 
 
 def _known_label(row: Row, benchmark: Benchmark) -> str:

@@ -45,6 +45,11 @@ def metric_names(kind: TaskKind) -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if kind in metric.kinds)
 
 
+def is_cheap(metric: Metric) -> bool:
+    """Whether it can be tried on many answers at will: no judge, and none of the user's own."""
+    return METRICS.get(metric.name) is metric and metric.name != JUDGE
+
+
 def resolve_metric(
     name_or_function: str | Callable[[Example, str], float], kind: TaskKind
 ) -> Metric:

@@ -24,8 +24,8 @@ def trivial_score(
 
     Tried are the labels if there are any; else the choices, at most the 100 that are right most
     often (enough for accuracy, whose best constant is the first of them); else the 20 most
-    frequent references, all of these in one answer, and each field of the example's own input:
-    a target that repeats it has done nothing. Ties go by first appearance.
+    frequent references, all of these in one answer, and repeating the input (``echo_score``).
+    Ties go by first appearance.
 
     Args:
         metric: What the answers are scored by.
@@ -39,19 +39,25 @@ def trivial_score(
     """
     if not examples:
         raise ValueError("a score on 0 examples is undefined: give at least one")
-    constants = list(labels) or _choices(examples)
-    given: list[list[str]] = []
+    constants, echo = list(labels) or _choices(examples), 0.0
     if not constants:
         constants = _best_references(metric, examples, known or examples)
-        given = _inputs(examples)
-    tried = [*([constant] * len(examples) for constant in constants), *given]
-    return max(metric.score(examples, answers) for answers in tried)
+        echo = echo_score(metric, examples)
+    return max(echo, *(metric.score(examples, [one] * len(examples)) for one in constants))
 
 
-def _inputs(examples: Sequence[Example]) -> list[list[str]]:
-    """The inputs as answers: one list for each field that all examples have."""
-    shared = [name for name in examples[0].fields if all(name in e.fields for e in examples)]
-    return [[example.fields[name] for example in examples] for name in shared]
+def echo_score(metric: Metric, examples: Sequence[Example], most: int = MOST_TRIED) -> float:
+    """What a target scores that repeats its input, or always the same field of it.
+
+    Args:
+        metric: What the answers are scored by.
+        examples: At least one.
+        most: Only so many are tried: inputs can be long, and metrics of text slow.
+    """
+    few = examples[:most]
+    shared = [name for name in few[0].fields if all(name in e.fields for e in few)]
+    given = [[e.text for e in few], *([e.fields[name] for e in few] for name in shared)]
+    return max(metric.score(few, answers) for answers in given)
 
 
 def _choices(examples: Sequence[Example]) -> list[str]:
