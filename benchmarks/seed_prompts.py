@@ -110,8 +110,9 @@ def table(done: dict[str, Any]) -> str:
         "of the best answer that is the same for every one of them (majority class, letter that "
         "is right most often, most frequent references of train), or repeats the input. Flagged: "
         "the score's 95 % interval does not lie above it. Not scored: the command was stopped "
-        "before; started again it goes on. The command is `python benchmarks/seed_prompts.py --data-dir FOLDER`, "
-        "the figures are in `seed_prompts.json`.",
+        "before; started again it goes on. The command is "
+        "`python benchmarks/seed_prompts.py --data-dir FOLDER`, the figures are in "
+        "`seed_prompts.json`.",
         "",
         "| task | kind | metric | train / validation / test | trivial | score | flagged |",
         "|---|---|---|---|---|---|---|",
