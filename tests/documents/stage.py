@@ -204,7 +204,12 @@ def _compared(plan: comparison.Plan, *_: Any, **__: Any) -> None:
 
 
 def _benchmark(benchmark: Benchmark, *_: Any) -> BenchmarkRows:
-    return BenchmarkRows(_labelled(), {"name": benchmark.name}, ())
+    labels = list(benchmark.label_words or ())  # its own: a plan may give words for them
+    found = [
+        {**row, "label": labels[number % len(labels)] if labels else row["label"]}
+        for number, row in enumerate(_labelled())
+    ]
+    return BenchmarkRows(found, {"name": benchmark.name}, ())
 
 
 def _labelled() -> list[dict[str, Any]]:

@@ -200,9 +200,10 @@ def test_a_half_and_four_fifths_are_told_once(tmp_path: Path) -> None:
     assert notes.calls == sorted(notes.calls)
     assert notes.calls[-1] == result.target_calls
     assert len(set(notes.calls)) >= result.target_calls // 4
-    early = [note for note in notes.notes if " steps: " in note]
-    assert early == [f"3 of 8 steps: {KEPT}"]
-    notes.notes.remove(early[0])
+    [early] = [note for note in notes.notes if " steps: " in note]
+    assert early.endswith(f" of 8 steps: {KEPT}")
+    assert int(early[0]) < 8
+    notes.notes.remove(early)
     told = [note.split(":")[0] for note in notes.notes]
     assert told == [
         "50% of limits.max_target_calls used",
