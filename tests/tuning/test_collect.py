@@ -1,6 +1,5 @@
 """Phase 1 of a step: what is drawn, what is asked of the target, what is earned."""
 
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -20,6 +19,7 @@ from stableprompt.scoring.scorer import PromptScore, Scorer
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.prompt_checks import PromptFault
 from stableprompt.tasks.readability import Readability
+from stableprompt.tasks.splits import draw_evenly
 from stableprompt.tasks.task import Task
 from stableprompt.tasks.templates import TargetTemplate
 from stableprompt.tuning import collect
@@ -27,7 +27,6 @@ from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.collect import Collector, draw_examples
 from stableprompt.tuning.guards import Inspection
 from stableprompt.tuning.randomness import derive_uniforms
-from stableprompt.tuning.spread import draw_evenly
 from stableprompt.tuning.update import advantages_of, ppo_update
 from tests.fakes.word_agent import ScriptedTarget, make_agent, make_task
 from tests.tuning.conftest import tiny_config
@@ -85,9 +84,9 @@ def test_every_step_has_answers_in_their_proportions() -> None:
 def test_of_very_many_examples_some_are_drawn_first(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
-    def told(examples: Sequence[Example], size: int, rng: random.Random) -> list[int]:
+    def told(examples: Sequence[Example], size: int, *more: Any) -> list[int]:
         sizes.append(len(examples))
-        return draw_evenly(examples, size, rng)
+        return draw_evenly(examples, size, *more)
 
     monkeypatch.setattr(collect, "draw_evenly", told)
     one, other = TASK.labels[:2]

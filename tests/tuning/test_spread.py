@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from stableprompt.tasks.example import Example
-from stableprompt.tuning.spread import draw_evenly, spread
+from stableprompt.tasks.splits import draw_evenly
+from stableprompt.tuning.spread import answer_of, spread
 
 
 def labelled(**counts: int) -> list[Example]:
@@ -40,6 +41,19 @@ def test_every_example_is_as_likely_as_any_other(counts: dict[str, int], size: i
     share = size / len(examples)
     error = 4.5 * (share * (1 - share) / 4000) ** 0.5
     assert all(abs(times[place] / 4000 - share) < error for place in range(len(examples)))
+
+
+def test_examples_of_one_stratum_come_in_any_company_and_any_order() -> None:
+    examples = labelled(a=1, b=1, c=1, d=1)
+    draws = [draw_evenly(examples, 2, random.Random(seed)) for seed in range(200)]
+    assert len({frozenset(draw) for draw in draws}) == 6
+    assert len({tuple(draw) for draw in draws}) == 12
+    alike = [draw_evenly(labelled(a=4), 2, random.Random(seed)) for seed in range(200)]
+    assert len({frozenset(draw) for draw in alike}) == 6
+    # Those of one answer do not stand together.
+    mixed = {tuple(place < 2 for place in draw_evenly(labelled(a=2, b=2), 4, random.Random(seed)))
+             for seed in range(100)}  # fmt: skip
+    assert (True, False, True, False) in mixed
 
 
 def test_of_none_or_all_there_is_no_choice() -> None:
@@ -94,7 +108,10 @@ def test_choices_are_spread_by_the_place_of_the_right_one() -> None:
         for i in range(16)
     ]
     for seed in range(10):
-        assert sum(place < 8 for place in draw_evenly(examples, 4, random.Random(seed))) == 2
+        assert (
+            sum(place < 8 for place in draw_evenly(examples, 4, random.Random(seed), answer_of))
+            == 2
+        )
 
 
 def test_luck_with_a_preferred_answer_is_gone() -> None:

@@ -11,7 +11,7 @@ from stableprompt.tasks.placeholders import WHOLE_INPUT, placeholders
 from stableprompt.tasks.wording import listed
 
 _FEW: Final = 32  # examples: some metrics take long for long texts
-_TELLING: Final = 0.25
+_TELLING: Final = 0.25  # below it, prompts that work win over those that have the input repeated
 
 
 def notes_on_prompt(prompt: str, fields: tuple[str, ...]) -> list[str]:

@@ -123,6 +123,34 @@ def limit_splits(
     )
 
 
+def draw_evenly(
+    examples: Sequence[Example], size: int, rng: random.Random, stratum: Stratum = _label
+) -> list[int]:
+    """Which examples to take: each as likely as any other, each stratum in proportion.
+
+    They are laid in a line, stratum by stratum, and every (N / size)-th is taken, from a random
+    start on (Cochran 1977, chapter 8). So of a stratum of m examples floor(size m / N) are taken or
+    one more. Where all strata differ, any examples may come.
+
+    Args:
+        examples: N of them.
+        size: How many, at most N.
+        rng: Decides.
+        stratum: As in ``split_examples``.
+
+    Returns:
+        Their places, in random order.
+    """
+    strata: dict[str, list[int]] = {}
+    for place in rng.sample(range(len(examples)), len(examples)):
+        strata.setdefault(stratum(examples[place]), []).append(place)
+    line = [place for members in strata.values() for place in members]
+    start = rng.randrange(max(1, len(line)))
+    taken = [line[(number * len(line) + start) // size] for number in range(size)]
+    rng.shuffle(taken)
+    return taken
+
+
 def identity(example: Example) -> str:
     """What makes an example the same as another: its text, but for case and white space.
 
@@ -201,18 +229,8 @@ def _thin(
 ) -> tuple[Example, ...]:
     if count is None or count >= len(examples):
         return examples
-    rng = random.Random(seed)
-    groups: dict[str, list[int]] = {}
-    for number, example in enumerate(examples):
-        groups.setdefault(stratum(example), []).append(number)
-    # The i-th of a shuffled group of size m stands at (i + random) / m: the first ``count`` in
-    # this order hold every group in proportion, without preference for any of them.
-    places: list[tuple[float, int]] = []
-    for group in groups.values():
-        rng.shuffle(group)
-        places += [((i + rng.random()) / len(group), number) for i, number in enumerate(group)]
-    kept = sorted(number for _, number in sorted(places)[:count])
-    return tuple(examples[number] for number in kept)
+    kept = sorted(draw_evenly(examples, count, random.Random(seed), stratum))
+    return tuple(examples[place] for place in kept)
 
 
 def _stratify(

@@ -17,12 +17,13 @@ from stableprompt.scoring.limits import LimitReached
 from stableprompt.scoring.prompt_score import PromptScore
 from stableprompt.scoring.scorer import Scorer
 from stableprompt.tasks.example import Example
+from stableprompt.tasks.splits import draw_evenly
 from stableprompt.tasks.task import Task
 from stableprompt.tuning.asking import Asking, Query
 from stableprompt.tuning.candidates import Candidate, CandidatePool
 from stableprompt.tuning.guards import Guards, Inspection
 from stableprompt.tuning.randomness import derive_random, derive_uniforms
-from stableprompt.tuning.spread import draw_evenly
+from stableprompt.tuning.spread import answer_of
 
 _FEWEST: Final = 2  # prompts that something can be learned from
 _ENOUGH: Final = 1024  # examples that say in which proportions there are answers
@@ -50,7 +51,7 @@ def draw_examples(task: Task, config: TuneConfig, step: int, purpose: str = "exa
     shown, scored = config.agent.num_demonstrations, config.examples_per_step
     rng, enough = derive_random(config.seed, step, purpose), max(_ENOUGH, shown + scored)
     some = task.train if len(task.train) <= enough else rng.sample(task.train, enough)
-    taken = draw_evenly(some, scored, rng)
+    taken = draw_evenly(some, scored, rng, answer_of)
     rest = sorted(set(range(len(some))) - set(taken))
     drawn = rng.sample(rest, shown)
     return Draw(tuple(some[place] for place in drawn), tuple(some[place] for place in taken))

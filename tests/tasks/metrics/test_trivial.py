@@ -4,7 +4,7 @@ import pytest
 
 from stableprompt.tasks.example import Example
 from stableprompt.tasks.metrics.custom import custom_metric
-from stableprompt.tasks.metrics.registry import METRICS
+from stableprompt.tasks.metrics.registry import METRICS, is_cheap
 from stableprompt.tasks.metrics.trivial import echo_score, trivial_score
 
 
@@ -109,6 +109,12 @@ def test_of_very_many_inputs_some_are_repeated() -> None:
     assert "input 200" not in asked
     assert echo_score(custom_metric(value), examples, most=3) == 1
     assert asked[-1] == "input 2"
+
+
+def test_no_judge_and_no_metric_of_the_users_own_is_tried_at_will() -> None:
+    assert is_cheap(METRICS["exact_match"])
+    assert not is_cheap(METRICS["judge"])
+    assert not is_cheap(custom_metric(lambda example, prediction: 1.0))
 
 
 def test_no_examples() -> None:

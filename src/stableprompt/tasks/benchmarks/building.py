@@ -112,8 +112,8 @@ def _check_kind(kind: TaskKind, entry: Table, place: str) -> None:
         _check_one_of(entry["choice_style"], CHOICE_STYLES, f"{place}, choice_style")
     if kind == TaskKind.GENERATION:
         require(entry["max_answer_tokens"] > 0, place, "max_answer_tokens must be positive")
-    elif "input_is_no_answer" in entry:
-        require(False, place, f"{kind} must not have input_is_no_answer")
+    elsewhere = kind != TaskKind.GENERATION and "input_is_no_answer" in entry
+    require(not elsewhere, place, f"{kind} must not have input_is_no_answer")
 
 
 def _columns(table: Table, place: str) -> tuple[tuple[str, ...], str, str | None]:
